@@ -11,6 +11,9 @@ from typing import BinaryIO, Literal
 EDITION = 1
 """Raised whenever the same name gives other bytes than before: caches of the old edition are dropped, names stay."""
 
+EDITION_TIME = 1_700_000_000 + EDITION
+"""The modification time of every published rendition: with it nginx's `ETag` is the same on every node, and the one of `etag`."""
+
 HEAD = 64
 """So many first bytes are enough for `sniff`."""
 
@@ -65,3 +68,8 @@ class Stamp:
 
     mark: Mark
     picture: BinaryIO
+
+
+def etag(size: int) -> str:
+    """The entity tag of a rendition of this edition, in nginx's spelling: modification time and size."""
+    return f'"{EDITION_TIME:x}-{size:x}"'
