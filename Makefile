@@ -1,0 +1,53 @@
+# Everything here runs with Python 3.11 or later and make; what else is needed comes into .venv by the lock, with hashes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+RUN_LOCK := requirements.lock
+DEV_LOCK := requirements-dev.lock
+BUILD_LOCK := requirements-build.lock
+COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check fix bench lock clean
+
+help: ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+serve: .venv/installed ## serve on http://127.0.0.1:8080 out of ./var, with a few sample images (IMG_... settings count)
+	@exec $(BIN)/imgproxy serve --samples
+
+test: .venv/installed ## run every test, on all cores (T="tests/test_grammar.py -k law" runs a part)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
+
+check: .venv/installed ## look for what is wrong without running it: form, habits, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: .venv/installed ## put right what can be put right by itself
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: .venv/installed ## measure what is promised about speed and memory
+	$(BIN)/python -m tests.bench
+
+lock: ## choose the newest versions of what we depend on, and write them down with their hashes
+	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip --quiet install uv; }
+	$(COMPILE) --upgrade --all-extras --group dev --group test-apps --group build pyproject.toml -o $(DEV_LOCK)
+	$(COMPILE) --all-extras --constraint $(DEV_LOCK) pyproject.toml -o $(RUN_LOCK)
+	$(COMPILE) --group build --constraint $(DEV_LOCK) -o $(BUILD_LOCK)
+
+clean: ## remove what was made here, but not ./var
+	rm -rf .venv .venv-lock .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+
+# Three steps, so that nothing is ever built or run that no hash vouches for: what builds, what we need, ourselves.
+.venv/installed: $(BUILD_LOCK) $(DEV_LOCK) pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed (make PYTHON=...)")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv"
+	@$(PIP) --require-hashes -r $(BUILD_LOCK)
+	@$(PIP) --require-hashes --no-build-isolation -r $(DEV_LOCK)
+	@$(PIP) --no-deps --no-build-isolation --no-index -e .
+	@touch $@
