@@ -1,0 +1,41 @@
+"""How gunicorn runs the doors: threads for waiting, processes for cores, and never a libvips operation in any of them.
+
+Nothing is loaded before the fork: each worker builds its own house, and pictures are made in processes of the pool, which are
+started by exec. Our settings (`conf/imgproxy.toml`, `IMG_...`) decide; gunicorn's own are here, with the reason for each.
+"""
+
+import os
+
+from imgproxy import observe, wiring
+
+settings = wiring.settings_of(os.environ)
+
+wsgi_app = "imgproxy.wsgi:read()"
+bind = list(settings.bind)
+workers = settings.workers or os.cpu_count() or 1
+worker_class = "gthread"
+threads = settings.threads
+worker_connections = settings.threads * 4  # connections that wait cost little; threads are for requests
+keepalive = 75  # longer than what load balancers keep, so that it is they who hang up
+timeout = 60  # without a sign of life from a worker's main thread, not from a request: those have their own deadlines
+graceful_timeout = settings.grace
+preload_app = False  # a fork after a libvips operation hangs; there is nothing to share anyway
+max_requests = 100_000  # fragmentation of a long life; spread, so that they do not leave together
+max_requests_jitter = 20_000
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108 - heartbeats must not wait for a disk
+control_socket_disable = True  # nothing here is steered by a socket; one door less
+accesslog = None  # the door writes its own line
+limit_request_line = 4094
+limit_request_fields = 64
+forwarded_allow_ips = "127.0.0.1,::1"
+logconfig_dict = observe.logging_plan(settings.log_level, settings.log_format)
+
+
+def on_starting(server):  # type: ignore[no-untyped-def]
+    """Figures of an earlier life are swept away before there is any worker."""
+    wiring.sweep_figures(settings)
+
+
+def child_exit(server, worker):  # type: ignore[no-untyped-def]
+    """What a worker counted stays counted."""
+    observe.worker_gone(worker.pid)

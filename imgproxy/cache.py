@@ -1,0 +1,144 @@
+"""Tiers, near to far: ask near first, teach near from far, make once.
+
+    found in a tier            -> the nearer tiers learn it
+    found in none              -> one asker makes it (threads and processes of this host), the tiers learn it, the others get it too
+    a tier in trouble          -> counts as if it had forgotten; the answer says so
+    the making fails           -> those who waited get the same error, if it would be theirs too; nothing is kept
+
+Whoever has to wait takes a place in the waiting room first. It has fewer places than the server has threads, so that what is
+already there is always answered at once.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from imgproxy.errors import Busy, Error, RendererLost, StoreTrouble
+from imgproxy.flights import Flight, Flights
+from imgproxy.stores import Blob, Item, Store
+
+_NOT_SHARED = (Busy, RendererLost)
+"""What befell the one who made, and need not befall the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A shelf of the cache, and the word by which answers name it."""
+
+    word: str
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Open bytes, the word of where they were, and the words of the tiers that were in trouble."""
+
+    blob: Blob
+    origin: str
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make what is not there: its key, its media type, the work, and the moment after which nobody waits for it."""
+
+    key: str
+    type: str
+    make: Callable[[], bytes]
+    deadline: float
+
+
+class Cache:
+    """The tiers of one node, and its waiting room."""
+
+    def __init__(self, tiers: Sequence[Tier], flights: Flights, places: int) -> None:
+        self._tiers = tuple(tiers)
+        self._flights = flights
+        self._places = threading.BoundedSemaphore(places)
+
+    def find(self, key: str) -> Found | None:
+        """What the nearest tier has that has it; the nearer ones learn it."""
+        troubles: list[str] = []
+        for place, tier in enumerate(self._tiers):
+            try:
+                blob = tier.store.get(key)
+            except StoreTrouble:
+                troubles.append(tier.word)
+                continue
+            if blob is not None:
+                if place == 0:
+                    return Found(blob, tier.word)
+                return self._learned(blob, tier.word, self._tiers[:place], troubles)
+        return None
+
+    def fetch(self, recipe: Recipe) -> Found:
+        """What a tier has, or else what is made by the recipe, once for all who ask at this time."""
+        found = self.find(recipe.key)
+        if found is not None:
+            return found
+        if not self._places.acquire(blocking=False):
+            raise Busy("too many are waiting for pictures to be made")
+        try:
+            return self._awaited(recipe)
+        finally:
+            self._places.release()
+
+    def forget(self, prefix: str) -> None:
+        """Remove from every tier what begins with `prefix`; a tier in trouble will forget by itself."""
+        for tier in self._tiers:
+            try:
+                for item in tier.store.list(prefix):
+                    tier.store.delete(item.key)
+            except StoreTrouble:
+                continue
+
+    def _awaited(self, recipe: Recipe) -> Found:
+        while True:
+            flight, leading = self._flights.join(recipe.key)
+            if leading:
+                return self._led(recipe, flight)
+            flight.wait(recipe.deadline)
+            if flight.error is not None:
+                raise flight.error
+            found = self.find(recipe.key)
+            if found is not None:
+                return found
+            if flight.data is not None:
+                return Found(_blob(recipe, flight.data), "flight")
+            if time.monotonic() > recipe.deadline:
+                raise Busy("the picture was not made in time")
+
+    def _led(self, recipe: Recipe, flight: Flight) -> Found:
+        try:
+            with self._flights.alone(recipe.key, recipe.deadline):
+                found = self.find(recipe.key)
+                if found is not None:
+                    return found
+                data = recipe.make()
+                flight.data = data
+                return self._learned(_blob(recipe, data), "render", self._tiers, [])
+        except Error as error:
+            if not isinstance(error, _NOT_SHARED):
+                flight.error = error
+            raise
+        finally:
+            self._flights.leave(recipe.key, flight)
+
+    def _learned(self, blob: Blob, origin: str, tiers: Sequence[Tier], troubles: list[str]) -> Found:
+        """Teach `tiers`, the farthest first, so that nobody finds near what is lost further away a moment later."""
+        with blob:
+            data = blob.file.read()
+        for tier in reversed(tiers):
+            try:
+                tier.store.put(blob.item.key, io.BytesIO(data), type=blob.item.type, note=blob.item.note)
+            except StoreTrouble:
+                troubles.append(tier.word)
+        return Found(Blob(blob.item, io.BytesIO(data)), origin, tuple(troubles))
+
+
+def _blob(recipe: Recipe, data: bytes) -> Blob:
+    return Blob(Item(recipe.key, len(data), recipe.type), io.BytesIO(data))

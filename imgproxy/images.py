@@ -1,0 +1,147 @@
+"""Images: open one by its name, learn its facts, add an original, remove it with all that was made of it.
+
+The read walk, down the stairs once and up once:
+
+    open(name)
+      base      -> the original, checked against its name
+      rendition -> the tiers, near to far -> the original -> a renderer -> the tiers learn it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from imgproxy.cache import Cache, Recipe
+from imgproxy.errors import Missing, NotAnImage, TooMuch
+from imgproxy.grammar import Base, Derived, Name
+from imgproxy.originals import Originals
+from imgproxy.picture import HEAD, MEDIA_TYPES, Facts, Mark, Stamp, sniff
+
+_CHUNK = 1 << 20
+
+
+class Renderer(Protocol):
+    """Who makes pictures: the pool of disposable processes, or `render.py` in this process."""
+
+    def render(self, source: BinaryIO, name: Derived, stamp: Stamp | None, patience: float) -> bytes:
+        """The bytes of the rendition `name` of the original `source`."""
+
+    def probe(self, source: BinaryIO, patience: float) -> Facts:
+        """What the header of `source` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An open picture on its way out, with its history: where it was found, and which tiers were in trouble. Close its file."""
+
+    name: Name
+    size: int
+    file: BinaryIO
+    origin: str
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An original that is in the store now; `new` if it was not before."""
+
+    name: Base
+    facts: Facts
+    md5: str
+    size: int
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one asker waits at most, in seconds, and how large a file may be that is added."""
+
+    seconds: float = 20.0
+    file_bytes: int = 64 * 2**20
+
+
+class Images:
+    """All pictures of one repository, originals and renditions, as one node sees them."""
+
+    def __init__(
+        self, originals: Originals, cache: Cache, renderer: Renderer, marks: Mapping[str, tuple[Mark, bytes]], patience: Patience
+    ) -> None:
+        self._originals = originals
+        self._cache = cache
+        self._renderer = renderer
+        self._marks = marks
+        self._patience = patience
+
+    def open(self, name: Name) -> Image:
+        """The picture of that name, from where it is nearest, or made now."""
+        deadline = time.monotonic() + self._patience.seconds
+        if isinstance(name, Base):
+            return self._original(name, deadline)
+        if name.mark is not None and name.mark not in self._marks:
+            raise Missing(f"no watermark profile {name.mark}")
+        recipe = Recipe(str(name), MEDIA_TYPES[name.format], lambda: self._rendered(name, deadline), deadline)
+        found = self._cache.fetch(recipe)
+        return Image(name, found.blob.item.size, found.blob.file, found.origin, found.troubles)
+
+    def facts(self, hash: str) -> Facts:
+        """What the header of an original says."""
+        deadline = time.monotonic() + self._patience.seconds
+        with self._originals.open(hash, deadline) as blob:
+            return self._renderer.probe(blob.file, self._patience.seconds)
+
+    def add(self, file: BinaryIO) -> Added:
+        """Keep an original, all of `file` from its beginning; it must be an image that could be rendered."""
+        hash, md5, size = _sums(file, self._patience.file_bytes)
+        facts = self._renderer.probe(file, self._patience.seconds)
+        note = {"width": str(facts.width), "height": str(facts.height), "type": facts.type, "md5": md5}
+        file.seek(0)
+        new = self._originals.put(hash, file, MEDIA_TYPES[facts.type], note)
+        return Added(Base(hash, facts.type), facts, md5, size, new)
+
+    def remove(self, hash: str) -> bool:
+        """Remove an original, and all that was made of it; False if there was none."""
+        was_there = self._originals.remove(hash)
+        self._cache.forget(f"{hash}-")
+        return was_there
+
+    def _original(self, name: Base, deadline: float) -> Image:
+        blob = self._originals.open(name.hash, deadline)
+        head = blob.file.read(HEAD)
+        blob.file.seek(0)
+        if sniff(head) != name.type:
+            blob.close()
+            raise Missing(f"no {name.type} of that hash")
+        return Image(name, blob.item.size, blob.file, "base")
+
+    def _rendered(self, name: Derived, deadline: float) -> bytes:
+        with ExitStack() as opened:
+            original = opened.enter_context(self._originals.open(name.hash, deadline))
+            stamp = None
+            if name.mark is not None:
+                mark, picture = self._marks[name.mark]
+                stamp = Stamp(mark, io.BytesIO(picture))
+            return self._renderer.render(original.file, name, stamp, deadline - time.monotonic())
+
+
+def _sums(file: BinaryIO, most: int) -> tuple[str, str, int]:
+    """SHA-256, MD5 and size of a whole file that begins like an image."""
+    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    if size > most:
+        raise TooMuch(f"the file has {size} bytes; limits.file_bytes allows {most}")
+    file.seek(0)
+    if sniff(file.read(HEAD)) is None:
+        raise NotAnImage("the file begins like no image that is known here")
+    file.seek(0)
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    while data := file.read(_CHUNK):
+        sha256.update(data)
+        md5.update(data)
+    return sha256.hexdigest(), md5.hexdigest(), size

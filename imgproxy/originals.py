@@ -1,0 +1,154 @@
+"""Originals: stored once under the SHA-256 of their bytes, and checked against it before anybody sees one.
+
+A store may be near (its files are files of this machine) or far. A near original is read where it is; it is hashed when this
+process meets it first and again whenever its inode says that it was written to. A far original is copied to a local tier, hashed on the
+way, and never visible there before its hash was right; libvips reads from that copy, whatever its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from typing import BinaryIO
+
+from imgproxy.errors import Missing, StoreFull, StoreLied
+from imgproxy.flights import Flights
+from imgproxy.stores import Blob, Item, Store
+
+_CHUNK = 1 << 20
+_REMEMBERED = 65_536
+
+
+class Checked:
+    """A file that is read once, and raises `StoreLied` at its end if its SHA-256 is not the one it should be."""
+
+    def __init__(self, file: BinaryIO, hash: str) -> None:
+        self._file = file
+        self._hash = hash
+        self._sum = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read like any file; the last, empty read is the verdict."""
+        data = self._file.read(_CHUNK if size < 0 else size)
+        if data:
+            self._sum.update(data)
+        elif self._sum.hexdigest() != self._hash:
+            raise StoreLied("the original does not match its name")
+        return data
+
+    def drain(self) -> None:
+        """Read to the end for the verdict alone."""
+        while self.read(_CHUNK):
+            pass
+
+
+class Originals:
+    """The originals of one store, seen from one node."""
+
+    def __init__(self, store: Store, copies: Store | None, flights: Flights) -> None:
+        self._store = store
+        self._copies = copies
+        self._flights = flights
+        self._lock = threading.Lock()
+        self._right: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+
+    def open(self, hash: str, deadline: float) -> Blob:
+        """The original of that hash as a local file at its beginning, its bytes known to be right; raise `Missing` if there is none."""
+        if self._copies is not None:
+            copy = self._copies.get(hash)
+            return copy if copy is not None else self._copied(hash, self._copies, deadline)
+        try:
+            return self._checked(hash, fresh=False)
+        except StoreLied:
+            return self._checked(hash, fresh=True)
+
+    def put(self, hash: str, file: BinaryIO, type: str, note: dict[str, str]) -> bool:
+        """Keep an original whose hash is known; False if it was there already."""
+        return self._store.put(hash, file, type=type, note=note, create=True)
+
+    def head(self, hash: str) -> Item | None:
+        """What the store says of an original, or None."""
+        return self._store.head(hash)
+
+    def remove(self, hash: str) -> bool:
+        """Remove an original from the store and from this node; False if the store had none."""
+        if self._copies is not None:
+            self._copies.delete(hash)
+        return self._store.delete(hash)
+
+    def _asked(self, hash: str, fresh: bool) -> Blob:
+        blob = self._store.get(hash, fresh=fresh)
+        if blob is None:
+            raise Missing("no original of that hash")
+        return blob
+
+    def _checked(self, hash: str, fresh: bool) -> Blob:
+        """An original of a near store, read through if this process has not seen this very file before."""
+        blob = self._asked(hash, fresh)
+        try:
+            seen = _identity(blob.file)
+            with self._lock:
+                known = seen is not None and self._right.get(hash) == seen
+            if not known:
+                Checked(blob.file, hash).drain()
+                blob.file.seek(0)
+                if seen is not None:
+                    self._remember(hash, seen)
+            return blob
+        except BaseException:
+            blob.close()
+            raise
+
+    def _remember(self, hash: str, seen: tuple[int, ...]) -> None:
+        with self._lock:
+            self._right[hash] = seen
+            self._right.move_to_end(hash)
+            if len(self._right) > _REMEMBERED:
+                self._right.popitem(last=False)
+
+    def _copied(self, hash: str, copies: Store, deadline: float) -> Blob:
+        """Bring a far original near, one of all who want it; what does not match its name is asked for once more, past stale copies."""
+        with self._flights.alone(hash, deadline):
+            copy = copies.get(hash)
+            if copy is not None:
+                return copy
+            try:
+                return self._brought(hash, copies, fresh=False)
+            except StoreLied:
+                return self._brought(hash, copies, fresh=True)
+
+    def _brought(self, hash: str, copies: Store, fresh: bool) -> Blob:
+        with self._asked(hash, fresh) as blob:
+            try:
+                copies.put(hash, Checked(blob.file, hash), type=blob.item.type)  # type: ignore[arg-type]
+            except StoreFull:
+                return self._spooled(hash)
+        copy = copies.get(hash)
+        return copy if copy is not None else self._spooled(hash)
+
+    def _spooled(self, hash: str) -> Blob:
+        """The original in a nameless temporary file: for when the local tier cannot keep it."""
+        with self._asked(hash, fresh=True) as blob:
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+            source = Checked(blob.file, hash)
+            try:
+                while data := source.read(_CHUNK):
+                    file.write(data)
+                file.seek(0)
+            except BaseException:
+                file.close()
+                raise
+            return Blob(blob.item, file)  # type: ignore[arg-type]
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...] | None:
+    """What changes when a file of this machine is written to or replaced; None for what is no such file."""
+    try:
+        stat = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+

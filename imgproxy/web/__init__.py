@@ -1,0 +1,1 @@
+"""The doors: what the house looks like over HTTP. `falcon` lives here alone."""

@@ -1,0 +1,87 @@
+"""How the house is: alive, ready, its figures, and the diary of what became of every request."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+
+import falcon
+
+from imgproxy import errors, observe
+from imgproxy.web.target import raw_target
+
+Checks = Mapping[str, Callable[[], None]]
+"""What readiness depends on: a word, and a call that returns if it is well and raises one of our errors if not."""
+
+
+class Health:
+    """`/healthz`: this process answers."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say so."""
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.set_header("Cache-Control", "no-store")
+        resp.text = "ok\n"
+
+    on_head = on_get
+
+
+class Ready:
+    """`/readyz`: all that it depends on is there, or which is not."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Ask every dependency."""
+        answers = {word: _asked(call) for word, call in self._checks.items()}
+        ready = all(answer == "ok" for answer in answers.values())
+        resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
+        resp.set_header("Cache-Control", "no-store")
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = json.dumps({"ready": ready, "dependencies": answers}).encode()
+
+    on_head = on_get
+
+
+def _asked(call: Callable[[], None]) -> str:
+    try:
+        call()
+    except errors.Error as error:
+        return str(error)
+    return "ok"
+
+
+class Figures:
+    """`/metrics`: the figures of all workers of this node, for Prometheus."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Show them."""
+        resp.data, resp.content_type = observe.exposition()
+        resp.set_header("Cache-Control", "no-store")
+
+
+class Diary:
+    """Falcon middleware that gives a request its id, and writes down once what became of it."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Note the start."""
+        resp.context.began = time.perf_counter()
+        resp.set_header("X-Request-Id", observe.begin(req.env.get("HTTP_X_REQUEST_ID")))
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool) -> None:
+        """Note the end: one line, one set of figures."""
+        said = resp.context
+        observe.record(
+            observe.Answer(
+                method=req.method,
+                target=raw_target(req.env),
+                status=resp.status_code,
+                origin=said.get("origin", "none"),
+                seconds=time.perf_counter() - said.began,
+                size=said.get("size", 0),
+                error=said.get("error", ""),
+                troubles=said.get("troubles", ()),
+            )
+        )

@@ -1,0 +1,87 @@
+"""From exception to status: the one table, and how a refusal looks on the wire.
+
+Every refusal is `application/problem+json` with `title`, `status` and `detail`, and `at` where a place in the text helps. Errors carry
+short cache lives: what is missing may come, what is down comes back. A 500 is always a bug, and is logged with its trace.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import falcon
+
+from imgproxy import errors, observe
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The status, title and cache life in seconds of one kind of error."""
+
+    status: str
+    title: str
+    life: int
+
+
+PROBLEMS: dict[type[errors.Error], Problem] = {
+    errors.BadName: Problem(falcon.HTTP_404, "Not a name", 60),
+    errors.Forbidden: Problem(falcon.HTTP_403, "Forbidden", 10),
+    errors.Missing: Problem(falcon.HTTP_404, "Not here", 5),
+    errors.NotAnImage: Problem(falcon.HTTP_415, "Not an image", 60),
+    errors.CannotRead: Problem(falcon.HTTP_415, "Type not accepted", 60),
+    errors.CannotWrite: Problem(falcon.HTTP_501, "Format not built in", 60),
+    errors.Damaged: Problem(falcon.HTTP_422, "Damaged original", 60),
+    errors.TooMuch: Problem(falcon.HTTP_422, "Beyond a limit", 60),
+    errors.Impossible: Problem(falcon.HTTP_422, "Not in this original", 60),
+    errors.Busy: Problem(falcon.HTTP_503, "Busy", 1),
+    errors.RendererLost: Problem(falcon.HTTP_503, "Renderer lost", 1),
+    errors.StoreLied: Problem(falcon.HTTP_502, "Store answered nonsense", 1),
+    errors.StoreFull: Problem(falcon.HTTP_507, "No room", 1),
+    errors.StoreDown: Problem(falcon.HTTP_503, "Store cannot answer", 1),
+}
+
+UNEXPECTED = Problem(falcon.HTTP_500, "A mistake of ours", 0)
+
+
+def problem_of(error: errors.Error) -> Problem:
+    """The row of the table for an error: its own class, or the nearest above it."""
+    return next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), UNEXPECTED)
+
+
+def on_error(req: falcon.Request, resp: falcon.Response, error: errors.Error, params: dict[str, Any]) -> None:
+    """Answer one of our own errors."""
+    problem = problem_of(error)
+    body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": int(problem.status[:3]), "detail": str(error)}
+    if isinstance(error, errors.BadName):
+        body["at"] = error.at
+    if problem.status == falcon.HTTP_503:
+        resp.set_header("Retry-After", str(getattr(error, "retry_after", 1)))
+    resp.context.error = type(error).__name__
+    _answer(resp, problem, body)
+
+
+def on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
+    """Answer what falcon itself refuses, in the same form."""
+    for name, value in dict(error.headers or {}).items():
+        resp.set_header(name, value)
+    problem = Problem(falcon.code_to_http_status(error.status), error.title or "Refused", 10)
+    body = {"type": "about:blank", "title": problem.title, "status": int(problem.status[:3]), "detail": error.description or problem.title}
+    resp.context.error = type(error).__name__
+    _answer(resp, problem, body)
+
+
+def on_surprise(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    """Answer what nobody expected: a bug, told to the log and not to the stranger."""
+    observe.surprised(error, method=req.method, path=req.path)
+    resp.context.error = type(error).__name__
+    body = {"type": "about:blank", "title": UNEXPECTED.title, "status": 500, "detail": "this should not have happened; it has been logged"}
+    _answer(resp, UNEXPECTED, body)
+
+
+def _answer(resp: falcon.Response, problem: Problem, body: dict[str, Any]) -> None:
+    resp.status = problem.status
+    resp.content_type = "application/problem+json"
+    resp.set_header("Cache-Control", f"public, max-age={problem.life}" if problem.life else "no-store")
+    resp.set_header("X-Content-Type-Options", "nosniff")
+    resp.data = json.dumps(body).encode()

@@ -1,0 +1,216 @@
+"""The public door: a request line becomes a name, a name becomes a picture.
+
+    request line -> name -> may you? -> 304? -> the images room -> answer
+
+- The raw request target is compared, so `%2D`, `//name`, a query string or a bare `?` are no names.
+- A 304 is answered without any I/O: a name has one body per edition, so every tag of this edition's form is the picture's.
+- The answer never varies, and lives for ever; only a signed address with an expiry ends with it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+
+import falcon
+
+from imgproxy import errors
+from imgproxy.grammar import Base, Name, parse
+from imgproxy.images import Image, Images
+from imgproxy.picture import EDITION_TIME, MEDIA_TYPES, etag
+from imgproxy.security import Keyring, Policy
+from imgproxy.web.health import Checks, Diary, Figures, Health, Ready
+from imgproxy.web.problems import on_error, on_http_error, on_surprise
+from imgproxy.web.ranges import Part, Unsatisfiable, asked_range
+from imgproxy.web.target import raw_target
+
+ROUTES = (
+    ("/<name>", "an image: an original (`<hash>.<type>`) or a rendition (`<hash>-<size>...<format>`)"),
+    ("/s/<signature>/<name>", "the same, opened by a signature"),
+    ("/s/<signature>/<expires>/<name>", "the same, until a moment in Unix seconds"),
+    ("/healthz", "200 while the process answers"),
+    ("/readyz", "200 if all it depends on is there, else 503; says which is down"),
+    ("/metrics", "figures for Prometheus"),
+)
+
+_YEAR = 31_536_000
+_LAST_MODIFIED = formatdate(EDITION_TIME, usegmt=True)
+_OUR_TAG = re.compile(rf'(?:W/)?("{EDITION_TIME:x}-[0-9a-f]{{1,16}}")')
+_ALLOW = "GET, HEAD, OPTIONS"
+_NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How this door behaves: who may read it across origins, under which path it is mounted, whether figures are shown."""
+
+    cors: str = "*"
+    mount: str = ""
+    figures: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Who may have what."""
+
+    policy: Policy
+    keyring: Keyring
+
+
+class Pictures:
+    """The sink for every target that is no other route: names, plain and signed."""
+
+    def __init__(self, images: Images, guards: Guards, manner: Manner) -> None:
+        self._images = images
+        self._guards = guards
+        self._mount = manner.mount
+        self._headers = [
+            ("Accept-Ranges", "bytes"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cross-Origin-Resource-Policy", "cross-origin"),
+            ("Timing-Allow-Origin", "*"),
+        ]
+        if manner.cors:
+            self._headers.append(("Access-Control-Allow-Origin", manner.cors))
+        if manner.cors not in ("", "*"):
+            self._headers.append(("Vary", "Origin"))
+
+    def __call__(self, req: falcon.Request, resp: falcon.Response, **_params: str) -> None:
+        """Answer one request for a picture."""
+        if req.method == "OPTIONS":
+            self._greet(resp)
+            return
+        if req.method not in ("GET", "HEAD"):
+            raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", "OPTIONS"])
+        name, expires = self._admitted(raw_target(req.env)[len(self._mount) :])
+        resp.set_headers(self._headers)
+        resp.set_header("Cache-Control", _cache_control(expires))
+        tag = _said(req, name)
+        if tag is not None:
+            _not_modified(resp, tag)
+            return
+        self._show(req, resp, self._images.open(name))
+
+    def _admitted(self, target: str) -> tuple[Name, int | None]:
+        """The name that a target spells, if its asker may have it, and until when."""
+        if target.startswith("/s/"):
+            text, expires = self._guards.keyring.opened(target, int(time.time()))
+            name = parse(text)
+            self._guards.policy.allows(name, signed=True)
+            return name, expires
+        if not target.startswith("/"):
+            raise errors.BadName(target, 0, 'expected "/" and a name')
+        name = parse(target[1:])
+        self._guards.policy.allows(name, signed=False)
+        return name, None
+
+    def _greet(self, resp: falcon.Response) -> None:
+        """Answer a browser that asks before it asks (a CORS preflight)."""
+        resp.status = falcon.HTTP_204
+        resp.set_headers(self._headers)
+        resp.set_headers(
+            {
+                "Allow": _ALLOW,
+                "Access-Control-Allow-Methods": _ALLOW,
+                "Access-Control-Allow-Headers": "Range, If-None-Match, If-Modified-Since",
+                "Access-Control-Max-Age": "86400",
+            }
+        )
+
+    def _show(self, req: falcon.Request, resp: falcon.Response, image: Image) -> None:
+        resp.context.origin = image.origin
+        resp.context.troubles = image.troubles
+        tag = _tag(image)
+        resp.set_headers(
+            [
+                ("Content-Type", MEDIA_TYPES[_kind(image.name)]),
+                ("ETag", tag),
+                ("Last-Modified", _LAST_MODIFIED),
+                ("Server-Timing", f'tier;desc="{image.origin}"'),
+            ]
+        )
+        if _kind(image.name) in ("svg", "pdf"):
+            resp.set_header("Content-Security-Policy", _NO_SCRIPTS)
+        try:
+            if req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*":
+                _not_modified(resp, tag)
+                image.file.close()
+                return
+            part = _part(req, image, tag)
+        except Unsatisfiable:
+            image.file.close()
+            raise falcon.HTTPRangeNotSatisfiable(image.size) from None
+        self._send(req, resp, image, part)
+
+    def _send(self, req: falcon.Request, resp: falcon.Response, image: Image, part: tuple[int, int] | None) -> None:
+        start, count = part if part is not None else (0, image.size)
+        if part is not None:
+            resp.status = falcon.HTTP_206
+            resp.set_header("Content-Range", f"bytes {start}-{start + count - 1}/{image.size}")
+        resp.content_length = count
+        resp.context.size = count
+        if req.method == "HEAD":
+            image.file.close()
+        elif isinstance(image.file, io.BytesIO):
+            resp.data = image.file.getvalue()[start : start + count]
+        else:
+            image.file.seek(start)
+            resp.stream = image.file if part is None else Part(image.file, count)
+
+
+def _kind(name: Name) -> str:
+    return name.type if isinstance(name, Base) else name.format
+
+
+def _tag(image: Image) -> str:
+    return f'"{image.name.hash}"' if isinstance(image.name, Base) else etag(image.size)
+
+
+def _said(req: falcon.Request, name: Name) -> str | None:
+    """The tag of what the client already has, if it has this very picture; known without looking."""
+    tags = req.env.get("HTTP_IF_NONE_MATCH")
+    if tags is None:
+        if isinstance(name, Base) or req.env.get("HTTP_IF_MODIFIED_SINCE") != _LAST_MODIFIED:
+            return None
+        return ""
+    if isinstance(name, Base):
+        return f'"{name.hash}"' if f'"{name.hash}"' in tags else None
+    match = _OUR_TAG.search(tags)
+    return match.group(1) if match else None
+
+
+def _not_modified(resp: falcon.Response, tag: str) -> None:
+    resp.status = falcon.HTTP_304
+    resp.set_header("Last-Modified", _LAST_MODIFIED)
+    if tag:
+        resp.set_header("ETag", tag)
+
+
+def _cache_control(expires: int | None) -> str:
+    if expires is None:
+        return f"public, max-age={_YEAR}, immutable"
+    return f"public, max-age={max(0, min(_YEAR, expires - int(time.time())))}"
+
+
+def _part(req: falcon.Request, image: Image, tag: str) -> tuple[int, int] | None:
+    header = req.env.get("HTTP_RANGE")
+    if header is None or req.env.get("HTTP_IF_RANGE", tag) not in (tag, _LAST_MODIFIED):
+        return None
+    return asked_range(header, image.size)
+
+
+def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App:
+    """The public application."""
+    app = falcon.App(middleware=[Diary()])
+    app.add_error_handler(Exception, on_surprise)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(errors.Error, on_error)
+    app.add_route("/healthz", Health())
+    app.add_route("/readyz", Ready(checks))
+    if manner.figures:
+        app.add_route("/metrics", Figures())
+    app.add_sink(Pictures(images, guards, manner))
+    return app

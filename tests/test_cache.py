@@ -1,0 +1,210 @@
+"""The tiers: near first, taught from far, made once; and the waiting room."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from imgproxy.cache import Cache, Found, Recipe, Tier
+from imgproxy.errors import Busy, Damaged, RendererLost, StoreDown
+from imgproxy.flights import Flights
+from imgproxy.stores import Blob, Item, Store
+from imgproxy.stores.memory import MemoryStore
+
+KEY = "a-1x1.jpg"
+
+
+class Broken:
+    """A store that can never say."""
+
+    def get(self, key: str, *, fresh: bool = False) -> Blob | None:
+        raise StoreDown("broken")
+
+    def head(self, key: str, *, fresh: bool = False) -> Item | None:
+        raise StoreDown("broken")
+
+    def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
+        raise StoreDown("broken")
+
+    def delete(self, key: str) -> bool:
+        raise StoreDown("broken")
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Item]:
+        raise StoreDown("broken")
+
+    def check(self) -> None:
+        raise StoreDown("broken")
+
+    def close(self) -> None:
+        pass
+
+
+class Kitchen:
+    """Makes bytes and counts how often."""
+
+    def __init__(self, work: Callable[[], bytes] = lambda: b"made") -> None:
+        self.made = 0
+        self._work = work
+        self._lock = threading.Lock()
+
+    def recipe(self, key: str = KEY, seconds: float = 30.0) -> Recipe:
+        return Recipe(key, "image/jpeg", self._make, time.monotonic() + seconds)
+
+    def _make(self) -> bytes:
+        with self._lock:
+            self.made += 1
+        return self._work()
+
+
+def cache(tmp_path: Path, *stores: Store, places: int = 64) -> Cache:
+    return Cache([Tier(f"tier{place}", store) for place, store in enumerate(stores)], Flights(tmp_path / "flights"), places)
+
+
+def content(found: Found | None) -> bytes:
+    assert found is not None
+    with found.blob as blob:
+        return blob.file.read()
+
+
+def test_what_is_nowhere_is_made_and_every_tier_learns_it(tmp_path: Path) -> None:
+    near, far, kitchen = MemoryStore(), MemoryStore(), Kitchen()
+    tiers = cache(tmp_path, near, far)
+    found = tiers.fetch(kitchen.recipe())
+    assert (found.origin, content(found), kitchen.made) == ("render", b"made", 1)
+    assert near.head(KEY) is not None
+    assert far.head(KEY) is not None
+
+
+def test_the_second_time_it_comes_from_the_nearest_tier(tmp_path: Path) -> None:
+    tiers, kitchen = cache(tmp_path, MemoryStore(), MemoryStore()), Kitchen()
+    tiers.fetch(kitchen.recipe()).blob.close()
+    assert tiers.fetch(kitchen.recipe()).origin == "tier0"
+    assert kitchen.made == 1
+
+
+def test_near_learns_from_far(tmp_path: Path) -> None:
+    near, far, kitchen = MemoryStore(), MemoryStore(), Kitchen()
+    far.put(KEY, io.BytesIO(b"old"), type="image/jpeg")
+    found = cache(tmp_path, near, far).fetch(kitchen.recipe())
+    assert (found.origin, content(found), kitchen.made) == ("tier1", b"old", 0)
+    learned = near.get(KEY)
+    assert learned is not None
+    assert learned.item.type == "image/jpeg"
+
+
+def test_a_tier_in_trouble_counts_as_forgetful_and_is_told(tmp_path: Path) -> None:
+    far, kitchen = MemoryStore(), Kitchen()
+    tiers = cache(tmp_path, Broken(), far)
+    made = tiers.fetch(kitchen.recipe())
+    assert (made.origin, made.troubles) == ("render", ("tier0",))
+    again = tiers.fetch(kitchen.recipe())
+    assert (again.origin, kitchen.made) == ("tier1", 1)
+    assert "tier0" in again.troubles
+
+
+def test_without_any_tier_pictures_are_made_each_time(tmp_path: Path) -> None:
+    tiers, kitchen = cache(tmp_path), Kitchen()
+    assert content(tiers.fetch(kitchen.recipe())) == content(tiers.fetch(kitchen.recipe())) == b"made"
+    assert kitchen.made == 2
+
+
+@pytest.mark.parametrize("store", [MemoryStore(), Broken()], ids=["kept", "not kept"])
+def test_many_who_ask_at_once_share_one_making(tmp_path: Path, store: Store) -> None:
+    kitchen = Kitchen(lambda: time.sleep(0.2) or b"made")  # type: ignore[func-returns-value]
+    tiers = cache(tmp_path, store)
+    with ThreadPoolExecutor(32) as threads:
+        answers = [threads.submit(tiers.fetch, kitchen.recipe()) for _ in range(32)]
+        found = [answer.result() for answer in answers]
+    assert kitchen.made == 1
+    assert [one.origin for one in found].count("render") == 1
+    assert {content(one) for one in found} == {b"made"}
+
+
+def test_two_caches_over_one_tier_make_once(tmp_path: Path) -> None:
+    kitchen, shared = Kitchen(lambda: time.sleep(0.1) or b"made"), MemoryStore()  # type: ignore[func-returns-value]
+    with ThreadPoolExecutor(16) as threads:
+        answers = [threads.submit(cache(tmp_path, shared).fetch, kitchen.recipe()) for _ in range(16)]
+        assert {content(answer.result()) for answer in answers} == {b"made"}
+    assert kitchen.made == 1
+
+
+def test_an_error_that_would_be_everyones_is_shared_and_does_not_stick(tmp_path: Path) -> None:
+    def spoil() -> bytes:
+        time.sleep(0.1)
+        raise Damaged("broken")
+
+    tiers, kitchen, store = cache(tmp_path, MemoryStore()), Kitchen(spoil), MemoryStore()
+    with ThreadPoolExecutor(16) as threads:
+        answers = [threads.submit(tiers.fetch, kitchen.recipe()) for _ in range(16)]
+        for answer in answers:
+            with pytest.raises(Damaged):
+                answer.result()
+    assert kitchen.made == 1
+    assert list(store.list()) == []
+    good = Kitchen()
+    assert content(tiers.fetch(good.recipe())) == b"made"
+
+
+def test_the_loss_of_the_leaders_renderer_is_the_leaders_alone(tmp_path: Path) -> None:
+    first = threading.Event()
+
+    def lose_once() -> bytes:
+        if not first.is_set():
+            first.set()
+            time.sleep(0.1)
+            raise RendererLost("killed")
+        return b"made"
+
+    tiers, kitchen = cache(tmp_path, MemoryStore()), Kitchen(lose_once)
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(tiers.fetch, kitchen.recipe()) for _ in range(8)]
+        errors = [answer.exception() for answer in answers]
+    assert sum(isinstance(error, RendererLost) for error in errors) == 1
+    assert sum(error is None for error in errors) == 7
+    assert kitchen.made == 2
+
+
+def test_hits_are_answered_while_the_waiting_room_is_full(tmp_path: Path) -> None:
+    go, store = threading.Event(), MemoryStore()
+    store.put("b-1x1.jpg", io.BytesIO(b"there"))
+    tiers = cache(tmp_path, store, places=2)
+    slow = Kitchen(lambda: bytes(go.wait(30)))
+    with ThreadPoolExecutor(2) as threads:
+        held = [threads.submit(tiers.fetch, slow.recipe(f"{n}-1x1.jpg")) for n in range(2)]
+        while slow.made < 2:
+            time.sleep(0.005)
+        with pytest.raises(Busy):
+            tiers.fetch(slow.recipe("c-1x1.jpg"))
+        assert content(tiers.fetch(slow.recipe("b-1x1.jpg"))) == b"there"
+        go.set()
+        for answer in held:
+            answer.result()
+
+
+def test_nobody_waits_beyond_the_deadline(tmp_path: Path) -> None:
+    go = threading.Event()
+    tiers, slow = cache(tmp_path, MemoryStore()), Kitchen(lambda: bytes(go.wait(30)))
+    with ThreadPoolExecutor(1) as threads:
+        leader = threads.submit(tiers.fetch, slow.recipe())
+        while not slow.made:
+            time.sleep(0.005)
+        with pytest.raises(Busy):
+            tiers.fetch(slow.recipe(seconds=0.05))
+        go.set()
+        leader.result()
+
+
+def test_forgetting_takes_what_was_made_of_one_original_and_nothing_else(tmp_path: Path) -> None:
+    near, far = MemoryStore(), MemoryStore()
+    for store in (near, far):
+        for key in ("a-1x1.jpg", "a-2x2.jpg", "ab-1x1.jpg"):
+            store.put(key, io.BytesIO(b"x"))
+    cache(tmp_path, near, Broken(), far).forget("a-")
+    assert [item.key for item in near.list()] == [item.key for item in far.list()] == ["ab-1x1.jpg"]
