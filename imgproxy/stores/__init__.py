@@ -2,11 +2,14 @@
 
 The protocol is small on purpose; whatever satisfies it can be the home of originals or a shelf of the cache. The rules:
 
-1. A key is `[a-z0-9._/-]{1,250}`, without empty, `.` or `..` segments. Anything else is a `ValueError`: no such key ever leaves this package.
-2. Absence is `None` (or `False`), trouble is an exception (`StoreDown`, `StoreLied`, `StoreFull`). "Not here" is only said when it is known.
-3. A reader sees all of an object or none of it. What `put` has returned from survives a power cut (of a tier: may be forgotten, is never half there).
-4. An object is what was put last; `put(..., create=True)` leaves what is there alone and returns False. How atomic that is, and how soon other
-   readers see a change, is each store's own promise: see its module.
+1. A key is `[a-z0-9._/-]{1,250}`, without empty, `.` or `..` segments. Anything else is a `ValueError`: no such key ever leaves
+   this package.
+2. Absence is `None` (or `False`), trouble is an exception (`StoreDown`, `StoreLied`, `StoreFull`). "Not here" is only said when it
+   is known.
+3. A reader sees all of an object or none of it. What `put` has returned from survives a power cut (of a tier: may be forgotten, is
+   never half there).
+4. An object is what was put last; `put(..., create=True)` leaves what is there alone and returns False. How atomic that is, and how
+   soon other readers see a change, is each store's own promise: see its module.
 5. `list` yields in ascending order of keys, with memory that does not grow with the number of objects.
 6. A store may be used by many threads at once.
 """
@@ -79,8 +82,13 @@ class Store(Protocol):
         """Let go of what is held open."""
 
 
+def is_key(text: str) -> bool:
+    """Whether a text is a key."""
+    return _KEY.fullmatch(text) is not None
+
+
 def checked_key(key: str) -> str:
     """Return `key`, or raise `ValueError` if it is none."""
-    if not _KEY.fullmatch(key):
+    if not is_key(key):
         raise ValueError(f"not a key: {key!r}")
     return key

@@ -1,0 +1,1 @@
+"""The tests of the whole project; each file mirrors one of `imgproxy/`."""
