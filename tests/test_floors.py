@@ -20,6 +20,7 @@ FLOORS = {
     "geometry": 2,
     "limits": 2,
     "security": 2,
+    "spelling": 2,
     "config": 3,
     "fetch": 3,
     "flights": 3,

@@ -1,0 +1,202 @@
+"""How settings are spelled: sizes, durations, addresses, shelves, keys and marks as text, and the values that they stand for.
+
+Every function here takes what a file or a variable says and returns the value, or raises `ValueError` with what was expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, get_args
+from urllib.parse import parse_qsl, urlsplit
+
+from imgproxy.errors import BadName
+from imgproxy.grammar import parse
+from imgproxy.picture import Corner, Mark
+
+STORES: Mapping[str, Mapping[str, str]] = {"fs": {}}
+"""The kinds of store: the scheme of the URL, and the options it takes with their defaults."""
+TIERS: Mapping[str, Mapping[str, str]] = {"disk": {"size": "10G"}, "memory": {"size": "256M"}}
+"""The kinds of tier, likewise."""
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_MARK_RANGES = {"size": (1, 1000), "margin": (0, 500), "opacity": (1, 100)}
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A store or a tier as its URL says it: `scheme://netloc/path?size=...`; an empty path is a place under the data directory."""
+
+    scheme: str
+    netloc: str = ""
+    path: str = ""
+    size: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The URL without its password."""
+        user, at, host = self.netloc.rpartition("@")
+        shown = f"{user.partition(':')[0]}:***@{host}" if ":" in user else user + at + host
+        query = "&".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.scheme}://{shown}{self.path}" + (f"?{query}" if query else "")
+
+
+@dataclass(frozen=True, slots=True)
+class MarkFile:
+    """A watermark profile, and the file of its picture."""
+
+    mark: Mark
+    path: Path
+
+
+def size(raw: object) -> int:
+    """Bytes: a whole number, or one with K, M, G or T (powers of 1024)."""
+    match = re.fullmatch("([0-9]{1,15})([KMGT]?)", str(raw)) if type(raw) in (int, str) else None
+    if match is None or int(match[1]) == 0:
+        raise ValueError("expected a size such as 400M or 10G")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def spelled_size(count: int) -> str:
+    """A number of bytes as `size` would read it, in the largest unit that is whole."""
+    unit = next(unit for unit in reversed(_UNITS) if count % _UNITS[unit] == 0)
+    return f"{count // _UNITS[unit]}{unit}"
+
+
+def seconds(raw: object) -> float:
+    """A positive number of seconds, or one with s, m or h."""
+    match = re.fullmatch("([0-9]{1,9}(?:[.][0-9]{1,6})?)([smh]?)", str(raw)) if type(raw) in (int, float, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ValueError("expected a duration such as 20 or 20s or 5m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def address(raw: object) -> str:
+    """Where to listen: `host:port`, `[v6]:port` or `unix:PATH`."""
+    match = re.fullmatch(r"unix:.+|(?:[A-Za-z0-9.-]*|\[[0-9a-f:]+\]):([0-9]{1,5})", _text(raw))
+    if match is None or int(match[1] or 0) > 65535:
+        raise ValueError("expected host:port or unix:PATH")
+    return match[0]
+
+
+def directory(raw: object) -> Path:
+    """A directory, made absolute."""
+    if not _text(raw):
+        raise ValueError("expected the path of a directory")
+    return Path(_text(raw)).absolute()
+
+
+def key(raw: object) -> bytes:
+    """A secret of at least 16 bytes, in hex; what was written is never repeated in the complaint."""
+    if not isinstance(raw, str) or not re.fullmatch("(?:[0-9a-fA-F]{2})*", raw):
+        raise ValueError("expected hex digits in pairs")
+    if len(raw) < 32:
+        raise ValueError(f"expected at least 32 hex digits (16 bytes), found {len(raw)}")
+    return bytes.fromhex(raw)
+
+
+def suffix(raw: object) -> str:
+    """What follows the hash in the name of a rendition, such as `-256x256-fill.webp`."""
+    text = _text(raw)
+    if not text.startswith("-"):
+        raise ValueError('expected "-" and a size')
+    try:
+        parse("0" * 64 + text)
+    except BadName as error:
+        rest = text[error.at - 64 :]
+        raise ValueError(f"{error.why}, at " + (f'"{rest}"' if rest else "the end") + f' of "{text}"') from None
+    return text
+
+
+def preset_name(raw: object) -> str:
+    """The name of a preset."""
+    if not re.fullmatch("[a-z0-9-]{1,64}", _text(raw)):
+        raise ValueError("expected a name of a-z 0-9 -")
+    return _text(raw)
+
+
+def mark_id(raw: object) -> str:
+    """The id of a watermark profile, as the grammar has it."""
+    if not re.fullmatch("[a-z0-9]{1,16}", _text(raw)):
+        raise ValueError("expected an id of 1 to 16 of a-z 0-9")
+    return _text(raw)
+
+
+def mark(raw: object) -> MarkFile:
+    """A watermark profile: `path/to/picture.png?place=se&size=200&margin=20&opacity=60`."""
+    file, _, query = _text(raw).partition("?")
+    said = _query(query, ("place", *_MARK_RANGES))
+    place = said.pop("place", "se")
+    if place not in get_args(Corner):
+        raise ValueError(f"expected a place: {', '.join(get_args(Corner))}")
+    for word, number in said.items():
+        least, most = _MARK_RANGES[word]
+        if not re.fullmatch("[0-9]{1,4}", number) or not least <= int(number) <= most:
+            raise ValueError(f"expected a {word} from {least} to {most}")
+    if not Path(file).is_file():
+        raise ValueError(f"there is no file {file}")
+    return MarkFile(Mark(place, **{word: int(number) for word, number in said.items()}), Path(file).absolute())  # type: ignore[arg-type]
+
+
+def origin(raw: object) -> str:
+    """Whose pages may read pictures by script: `*`, one origin such as `https://example.org`, or nobody (empty)."""
+    if not re.fullmatch(r"[*]|(?:https?://[a-z0-9.:\[\]-]+)?", _text(raw)):
+        raise ValueError("expected *, one origin such as https://example.org, or nothing")
+    return _text(raw)
+
+
+def store(raw: object) -> Shelf:
+    """The URL of a store."""
+    return _shelf(_text(raw), STORES)
+
+
+def tier(raw: object) -> Shelf:
+    """The URL of a tier."""
+    return _shelf(_text(raw), TIERS)
+
+
+def _shelf(text: str, kinds: Mapping[str, Mapping[str, str]]) -> Shelf:
+    scheme, colon, _ = text.partition("://")
+    if scheme not in kinds or not colon:
+        raise ValueError(f"expected a URL that begins with {' or '.join(f'{kind}://' for kind in kinds)}")
+    url = urlsplit(text)
+    if url.fragment:
+        raise ValueError("expected no # in a URL")
+    options = {**kinds[scheme], **_query(url.query, kinds[scheme])}
+    netloc, path = url.netloc, url.path
+    if scheme in ("fs", "disk"):
+        netloc, path = "", str(Path(netloc + path).absolute()) if netloc + path else ""
+    return Shelf(scheme, netloc, path, size(options["size"]) if "size" in options else 0, options)
+
+
+def _query(text: str, known: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
+    pairs = parse_qsl(text, keep_blank_values=True)
+    for word, _ in pairs:
+        if word not in known:
+            raise ValueError(f"does not know {word}" + (f", only {', '.join(known)}" if known else ""))
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("says a thing twice")
+    return dict(pairs)
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise ValueError("expected text")
+    return raw
+
+
+Size = Annotated[int, size]
+Seconds = Annotated[float, seconds]
+Address = Annotated[str, address]
+Directory = Annotated[Path, directory]
+Key = Annotated[bytes, key]
+Suffix = Annotated[str, suffix]
+PresetName = Annotated[str, preset_name]
+MarkId = Annotated[str, mark_id]
+MarkPicture = Annotated[MarkFile, mark]
+Origin = Annotated[str, origin]
+Store = Annotated[Shelf, store]
+Tier = Annotated[Shelf, tier]
