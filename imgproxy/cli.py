@@ -1,0 +1,193 @@
+"""The command line: serve pictures, put and get them, and work with names."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imgproxy import config, wiring
+from imgproxy.config import Settings
+from imgproxy.errors import BadName, Error
+from imgproxy.grammar import OPTIONS, SYNTAX, parse
+from imgproxy.images import Images
+from imgproxy.security import Keyring
+
+_CHUNK = 1 << 20
+_SAMPLE_SUFFIXES = ("-800x600.jpg", "-256x256-fill_smart.webp", "-320x-turn_90.png")
+
+
+class _Command(click.Group):
+    """Tells our own errors in one line, and leaves with 1; a mistake in the call leaves with 2, as click has it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Error as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="imgproxy")
+def main() -> None:
+    """An image repository whose read side is nothing but names."""
+
+
+@main.command()
+@click.option("--try", "samples", multiple=True, type=click.Path(exists=True, path_type=Path), help="Put this picture first; may be repeated.")
+def serve(samples: tuple[Path, ...]) -> None:
+    """Serve pictures by name with gunicorn, as the settings say."""
+    settings = wiring.settings_of(os.environ)
+    _warn(settings)
+    for path in samples:
+        with _images() as images, path.open("rb") as file:
+            added = images.add(file)
+        for suffix in _SAMPLE_SUFFIXES:
+            click.echo(f"try  http://{settings.bind[0]}/{added.name.hash}{suffix}")
+    click.echo(f"serving on {', '.join(settings.bind)} out of {settings.data}; stop with Ctrl-C")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))])
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def put(files: tuple[Path, ...]) -> None:
+    """Keep FILES as originals; print the base name of each."""
+    failed = False
+    with _images() as images:
+        for path in _progress(files, "putting"):
+            try:
+                with path.open("rb") as file:
+                    click.echo(str(images.add(file).name))
+            except Error as error:
+                failed = True
+                click.echo(f"{path}: {error}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file instead of standard output.")
+def get(name: str, output: Path | None) -> None:
+    """Write the picture of that NAME, made now if need be, to standard output."""
+    wanted = parse(name)
+    if output is None and sys.stdout.isatty():
+        raise click.UsageError("a picture on a terminal is no use: say -o FILE, or redirect")
+    with _images() as images, images.open(wanted).file as file:
+        with click.open_file("-" if output is None else str(output), "wb") as out:
+            while data := file.read(_CHUNK):
+                out.write(data)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One command line option for each row of the grammar's table."""
+    for option in reversed(OPTIONS):
+        flag = option.argument == ""
+        told = f"The option {option.key}." if flag else f"The option {option.key}: {option.wanted}."
+        if option.key == "fill":
+            told = told.replace('no "_"', "centre")
+        command = click.option(f"--{option.key}", is_flag=flag, default=None, help=told)(command)
+    return command
+
+
+@main.command()
+@click.argument("hash")
+@click.option("--size", default="full", help="1024x512, 320x, x480 or full.")
+@click.option("--format", default="jpg", help="avif, gif, jpg, jxl, png or webp.")
+@_with_options
+def name(hash: str, size: str, format: str, **options: str | bool | None) -> None:
+    """Print the one name of a rendition of HASH."""
+    words = [f"-{key}" if _bare(key, value) else f"-{key}_{value}" for key, value in sorted(options.items()) if value is not None]
+    click.echo(str(parse(f"{hash}-{size}{''.join(words)}.{format}")))
+
+
+def _bare(key: str, value: str | bool | None) -> bool:
+    """Whether an option is spelled without an argument: a flag, and the fill that keeps the centre."""
+    return value is True or (key == "fill" and value == "centre")
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--syntax", is_flag=True, help="Print the published regular expression instead.")
+def check(names: tuple[str, ...], syntax: bool) -> None:
+    """Say of each of NAMES, or each line of standard input, whether it is a name, and if not, why; leave with 1 if one is not."""
+    if syntax:
+        click.echo(SYNTAX)
+        return
+    wrong = False
+    for text in names or _lines():
+        try:
+            parse(text)
+            verdict = f"name\t{text}"
+        except BadName as error:
+            wrong = True
+            verdict = f"not\t{text}\t{error.why} (at {error.at})"
+        click.echo(verdict.encode("utf-8", "surrogateescape"))
+    if wrong:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--expires", type=int, help="Seconds from now after which the signature opens nothing.")
+def sign(name: str, expires: int | None) -> None:
+    """Print the path of NAME, signed with the newest key."""
+    settings = wiring.settings_of(os.environ)
+    if not settings.keys:
+        raise click.ClickException("no keys are set: IMG_KEYS (or keys in the settings file) wants one in hex, of 16 bytes or more")
+    until = None if expires is None else int(time.time()) + expires
+    click.echo(Keyring(settings.keys).sign(str(parse(name)), until))
+
+
+@main.command("config")
+def show_config() -> None:
+    """Print every setting, its value and where it comes from."""
+    settings = wiring.settings_of(os.environ)
+    for name, value, origin in config.describe(settings):
+        click.echo(f"{name} = {value}\t# {origin}")
+    _warn(settings)
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _conf(name: str) -> Path:
+    """A file of `conf/`: it is packed into an installed package, and lies beside the package in a checkout."""
+    packed, checkout = Path(__file__).parent / "conf" / name, Path(__file__).parents[1] / "conf" / name
+    return packed if packed.exists() else checkout
+
+
+@contextmanager
+def _images() -> Iterator[Images]:
+    house = wiring.build(wiring.settings_of(os.environ))
+    try:
+        yield house.images
+    finally:
+        house.close()
+
+
+def _lines() -> Iterator[str]:
+    """The lines of standard input as they are: whatever their bytes, and with every mark but the newline that ends them."""
+    for line in sys.stdin.buffer:
+        yield line.removesuffix(b"\n").decode("utf-8", "surrogateescape")
+
+
+def _progress(files: tuple[Path, ...], word: str) -> Iterable[Path]:
+    """The files, with a bar where there are several and somebody is looking."""
+    if len(files) < 2 or not sys.stderr.isatty():
+        return files
+    try:
+        from rich.console import Console
+        from rich.progress import track
+    except ImportError:
+        return files
+    return track(files, description=word, console=Console(stderr=True))
