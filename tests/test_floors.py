@@ -65,6 +65,7 @@ HOMES = {
     "stamina": {"stores"},
     "structlog": {"observe"},
     "swiftclient": {"stores.swift"},
+    "urllib3": {"stores.swift"},
 }
 """One foreign package, one home: a file, or a package with all its files."""
 
