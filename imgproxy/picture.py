@@ -5,6 +5,7 @@ Pure values and pure functions: nothing here decodes, nothing here imports anyth
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -14,7 +15,7 @@ EDITION = 1
 EDITION_TIME = 1_700_000_000 + EDITION
 """The modification time of every published rendition: with it nginx's `ETag` is the same on every node, and the one of `etag`."""
 
-HEAD = 64
+HEAD = 1024
 """So many first bytes are enough for `sniff`."""
 
 MEDIA_TYPES = {
@@ -31,6 +32,21 @@ MEDIA_TYPES = {
     "webp": "image/webp",
 }
 """Type or format of a name -> media type."""
+
+_MAGIC = re.compile(
+    rb"""(?P<jpg>\xff\xd8\xff)
+    | (?P<png>\x89PNG\r\n\x1a\n)
+    | (?P<gif>GIF8[79]a)
+    | (?P<webp>RIFF....WEBP)
+    | (?P<tif>II(?:\*\0|\+\0\x08\0\0\0) | MM(?:\0\*|\0\+\0\x08\0\0))
+    | (?P<jxl>\xff\x0a | \0\0\0\x0cJXL\x20\r\n\x87\n)
+    | (?P<jp2>\0\0\0\x0cjP\x20\x20\r\n\x87\n)
+    | (?P<pdf>%PDF-)
+    | (?P<svg>(?:\xef\xbb\xbf)? (?>\s+ | <\?.*?\?> | <!--.*?--> | <!DOCTYPE(?:[^>\[]|\[.*?\])*+>)*+ <(?:\w+:)?svg[\s/>])""",
+    re.DOTALL | re.VERBOSE,
+)
+_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 
 Corner = Literal["centre", "n", "ne", "e", "se", "s", "sw", "w", "nw"]
 
@@ -68,6 +84,23 @@ class Stamp:
 
     mark: Mark
     picture: BinaryIO
+
+
+def sniff(head: bytes) -> str | None:
+    """The type of the file that begins with these bytes (`HEAD` of them are enough), or None if it is none of ours."""
+    match = _MAGIC.match(head)
+    if match:
+        return match.lastgroup
+    return _heif_type(head) if head[4:8] == b"ftyp" else None
+
+
+def _heif_type(head: bytes) -> str | None:
+    """AVIF and HEIC are told apart by the major brand, or where that is a general one by the compatible brands."""
+    end = min(int.from_bytes(head[:4]), len(head))
+    major, others = head[8:12], {head[at : at + 4] for at in range(16, end - 3, 4)}
+    if major in _AVIF_BRANDS or (major not in _HEIF_BRANDS - {b"mif1", b"msf1"} and others & _AVIF_BRANDS):
+        return "avif"
+    return "heic" if ({major} | others) & _HEIF_BRANDS else None
 
 
 def etag(size: int) -> str:
