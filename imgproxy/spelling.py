@@ -51,6 +51,10 @@ class MarkFile:
     mark: Mark
     path: Path
 
+    def __str__(self) -> str:
+        """As `mark` would read it."""
+        return f"{self.path}?place={self.mark.place}&size={self.mark.size}&margin={self.mark.margin}&opacity={self.mark.opacity}"
+
 
 def size(raw: object) -> int:
     """Bytes: a whole number, or one with K, M, G or T (powers of 1024)."""
@@ -61,8 +65,8 @@ def size(raw: object) -> int:
 
 
 def spelled_size(count: int) -> str:
-    """A number of bytes as `size` would read it, in the largest unit that is whole."""
-    unit = next(unit for unit in reversed(_UNITS) if count % _UNITS[unit] == 0)
+    """A number of bytes as `size` would read it, in the largest unit of which it is a whole number (but not in K)."""
+    unit = next(unit for unit in ("T", "G", "M", "") if count % _UNITS[unit] == 0)
     return f"{count // _UNITS[unit]}{unit}"
 
 

@@ -1,0 +1,133 @@
+"""The log: a line an event, to standard error, as JSON or as text.
+
+A log that cannot be written loses lines, never requests. Text from strangers is always quoted: one event is one line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+request: ContextVar[str] = ContextVar("request", default="")
+"""The id of the request that this thread is busy with."""
+
+_PLAIN = re.compile(r"[!#-\[\]-~]+")
+_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
+
+def event(name: str, words: Mapping[str, object] | None = None, *, level: str = "info") -> None:
+    """Write the line of an event."""
+    getattr(_ours, level)(name, **(words or {}))
+
+
+def surprised(error: BaseException, **words: object) -> None:
+    """Tell of an error that nobody expected, with its trace."""
+    event("surprised", {"error": type(error).__name__, **words, "trace": "".join(traceback.format_exception(error))}, level="error")
+
+
+def configure(level: str = "info", format: str = "auto") -> None:
+    """Set up our lines in this process: from which level, and as `json`, `text`, or `auto` (text at a terminal)."""
+    global _line, _ours
+    _line = _LINES["text" if format == "auto" and sys.stderr.isatty() else format]
+    _ours = _logger(level)
+
+
+def adopt_logging(level: str = "info") -> None:
+    """Bring the standard library's logging, and with it everybody else's, into our form."""
+    root = logging.getLogger()
+    root.handlers = [Foreign()]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+class Foreign(logging.Handler):
+    """Writes the lines of others as ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of one record."""
+        words: dict[str, object] = {"event": record.getMessage(), "logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            words["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
+        _Stderr().info(_line(None, record.levelname.lower(), words))
+
+
+class ServerLog:
+    """What gunicorn writes to (its `logger_class`): the standard library's logging, whatever form that has; no access log."""
+
+    access_log_enabled = False
+
+    def __init__(self, _cfg: object) -> None:
+        log = logging.getLogger("gunicorn.error")
+        self.debug, self.info, self.warning, self.error = log.debug, log.info, log.warning, log.error
+        self.critical, self.exception, self.log = log.critical, log.exception, log.log
+
+    def setup(self, _cfg: object) -> None:
+        """Gunicorn has read its settings again; ours stay."""
+
+    def access(self, *_about: object) -> None:
+        """The door writes its own line."""
+
+    def reopen_files(self) -> None:
+        """There are none."""
+
+    def close_on_exec(self) -> None:
+        """There are none."""
+
+
+class _Stderr:
+    """Where lines end up: whole, one write each, and never in the way."""
+
+    def info(self, line: bytes) -> None:
+        """Write a line, or lose it."""
+        try:
+            os.write(2, line)
+        except OSError:
+            return
+
+    debug = warning = error = critical = info
+
+
+def _stamped(level: str, words: Mapping[str, object]) -> dict[str, object]:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"timestamp": now, "level": level, "event": words["event"], "request": request.get(), **words}
+    if not line["request"]:
+        del line["request"]
+    return line
+
+
+def _as_json(_logger: object, level: str, words: Mapping[str, object]) -> bytes:
+    return _json(_stamped(level, words)).encode() + b"\n"
+
+
+def _as_text(_logger: object, level: str, words: Mapping[str, object]) -> bytes:
+    line = _stamped(level, words)
+    told = [str(line.pop("timestamp"))[11:23], str(line.pop("level")), _quoted(line.pop("event"), " ")]
+    told += [f"{word}={_quoted(value)}" for word, value in line.items() if word != "trace"]
+    return " ".join(told).encode() + b"\n" + str(line.get("trace", "")).encode("utf-8", "backslashreplace")
+
+
+def _quoted(value: object, also: str = "") -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text.replace(also, "") if also else text) else _json(text)
+
+
+_LINES: Mapping[str, Callable[[object, str, Mapping[str, object]], bytes]] = {"auto": _as_json, "json": _as_json, "text": _as_text}
+_line = _as_json
+
+
+def _logger(level: str) -> Any:
+    threshold = structlog.make_filtering_bound_logger(level)
+    return structlog.wrap_logger(_Stderr(), processors=[lambda *said: _line(*said)], wrapper_class=threshold).bind()
+
+
+_ours = _logger("info")
