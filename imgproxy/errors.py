@@ -13,6 +13,15 @@
     |-- Impossible       the name asks for what this original does not have (a page, a rectangle)
     |-- Busy             no capacity just now; come back after `retry_after` seconds
     |-- RendererLost     the process that rendered died or overran its deadline
+    |-- BadRecord        a field of a record, an edit or a search is wrong; knows which
+    |-- Conflict         others changed the same records meanwhile; names them, and nothing was changed
+    |-- Unstored         records name originals that the store does not have; names them, and nothing was changed
+    |-- NoSession        no such session is open
+    |-- SessionClosed    the session is just being committed and takes no more changes
+    |-- Outdated         the moment that a search began at is no longer kept; search again
+    |-- NotTheWriter     another node writes this repository; knows who
+    |-- Forked           what the store holds is not what was committed: two writers have met; nothing goes on before a person looked
+    |-- WordsLost        the local database is damaged or gone; starting again restores it
     `-- StoreTrouble
         |-- StoreDown    the store cannot say (down, slow, refused us); absence is never claimed
         |-- StoreLied    the store answered, but not with what was stored
@@ -30,13 +39,17 @@ class Error(Exception):
 
 
 class BadName(Error):
-    """The text is no name: `why` it is not, and `at` which position of `text` that shows."""
+    """The text is no name: `why` it is not, and `at` which position of `text` that shows.
 
-    def __init__(self, text: str, at: int, why: str) -> None:
-        super().__init__(text, at, why)
+    `rule` tells the two ways apart: the text has the syntax of a name and only a rule refuses it, or it has not.
+    """
+
+    def __init__(self, text: str, at: int, why: str, rule: bool = False) -> None:
+        super().__init__(text, at, why, rule)
         self.text = text
         self.at = at
         self.why = why
+        self.rule = rule
 
     def __str__(self) -> str:
         """Three lines: what was expected, the text, a caret under the place."""
@@ -114,3 +127,70 @@ class StoreLied(StoreTrouble):
 
 class StoreFull(StoreTrouble):
     """There is no room to write."""
+
+
+class BadRecord(Error):
+    """A field is wrong: which one, and why; an empty field means the whole."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(field, why)
+        self.field = field
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.why}" if self.field else self.why
+
+
+_NAMED = 20
+
+
+class _AboutRecords(Error):
+    """Something is the matter with some records; `records` holds their hashes (of very many, the first ones)."""
+
+    def __init__(self, records: list[str], why: str) -> None:
+        super().__init__(records, why)
+        self.records = records
+        self.why = why
+
+    def __str__(self) -> str:
+        more = [f"and {len(self.records) - _NAMED} more"] if len(self.records) > _NAMED else []
+        return "\n".join([self.why, *self.records[:_NAMED], *more])
+
+
+class Conflict(_AboutRecords):
+    """Others changed the same records meanwhile."""
+
+
+class Unstored(_AboutRecords):
+    """Records name originals that the store does not have."""
+
+
+class NoSession(Error):
+    """No such session is open."""
+
+
+class SessionClosed(Error):
+    """The session takes no more changes: it is just being committed."""
+
+
+class Outdated(Error):
+    """The moment that a search began at is no longer kept."""
+
+
+class NotTheWriter(Error):
+    """Another node writes this repository; `holder` is its name."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return f"this repository is being written by {self.holder}"
+
+
+class Forked(Error):
+    """What the store holds is not what was committed."""
+
+
+class WordsLost(Error):
+    """The local database is damaged or gone."""

@@ -12,7 +12,7 @@ r"""Names: the text of a request and the value it stands for.
 The law of this file: `str(parse(text)) == text`, or `parse` raises `BadName`. There is no third case, and no two values share a name.
 
 A text is judged twice. Its *syntax* is one regular expression (`SYNTAX`), put together from the table `OPTIONS`, the same that
-prints; it is published for nginx and CDNs. Its *rules* (`_broken_rule`) are what one expression cannot say: which options
+prints; it is published for nginx and CDNs. Its *rules*, the second table, are what one expression cannot say: which options
 exclude each other, and that nothing states a default. Only when the syntax fails is the text walked piece by piece, to say where.
 
 >>> name = parse("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08-256x256-fill_n.webp")
@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from imgproxy.errors import BadName
 
@@ -35,76 +35,23 @@ FORMATS = ("avif", "gif", "jpg", "jxl", "png", "webp")
 TYPES = ("avif", "gif", "heic", "jp2", "jpg", "jxl", "pdf", "png", "svg", "tif", "webp")
 QUALITY = {"avif": 50, "jpg": 80, "jxl": 75, "webp": 80}
 """The quality of a format when the name states none; a format that is not here has no quality."""
-RESERVED = frozenset(("cache dpr exp face fit format gray gravity max preset rotate sig text trim").split())
+RESERVED = frozenset("cache dpr exp face fit format gray gravity max preset rotate sig text trim".split())
+LONGEST = 255
+"""No name is longer: it has to be a file name. (The syntax itself stops at 240 characters.)"""
 
+# Every choice below is atomic, `(?>...)`, and stands longest first: nothing is read twice, which halves the time. The published
+# form goes without, as JavaScript has no such groups.
 _HASH = "[0-9a-f]{64}"
-_SIDE = "(?:[1-9][0-9]{0,3}|1[0-5][0-9]{3}|16[0-2][0-9]{2}|163[0-7][0-9]|1638[0-3])"
-_SIZE = f"(?:full|x{_SIDE}|{_SIDE}x{_SIDE}?)"
-_AT = "(?:0|[1-9][0-9]{0,5})"
-_LONG = "[1-9][0-9]{0,5}"
-_HUNDRED = "(?:100|[1-9][0-9]?)"
-_PERMILLE = "(?:0|1000|[1-9][0-9]{0,2})"
+_SIDE = "(?>1638[0-3]|163[0-7][0-9]|16[0-2][0-9]{2}|1[0-5][0-9]{3}|[1-9][0-9]{0,3})"
+_SIZE = f"(?>full|x{_SIDE}|{_SIDE}x{_SIDE}?)"
+_AT = "(?>0|[1-9][0-9]{0,5})"
+_LENGTH = "[1-9][0-9]{0,5}"
+_HUNDRED = "(?>100|[1-9][0-9]?)"
+_PERMILLE = "(?>0|1000|[1-9][0-9]{0,2})"
+_FLAG = "()"
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A row of the table: how one option is spelled, read and printed."""
-
-    key: str
-    argument: str
-    wanted: str = ""
-    read: Callable[[str], Any] = str
-    show: Callable[[Any], str] = str
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split("x"))
-
-
-def _joined(numbers: tuple[int, ...]) -> str:
-    return "x".join(map(str, numbers))
-
-
-def _read_fill(text: str) -> str | tuple[int, ...]:
-    return _numbers(text) if "0" <= text[:1] <= "9" else text or "centre"
-
-
-def _show_fill(place: str | tuple[int, ...]) -> str:
-    if isinstance(place, tuple):
-        return _joined(place)
-    return "" if place == "centre" else place
-
-
-_FLAG = ""
-_FILL = f"_(?:ne?|nw|e|se?|sw|w|smart|entropy|{_PERMILLE}x{_PERMILLE})"
-
-OPTIONS = (
-    Option("anim", _FLAG),
-    Option("bg", "_[0-9a-f]{6}", "a colour of six lowercase hex digits"),
-    Option("blur", "_(?:1000|[1-9][0-9]{0,2})", "tenths of a pixel from 1 to 1000", int),
-    Option("crop", f"_{_AT}x{_AT}x{_LONG}x{_LONG}", "a rectangle XxYxWxH", _numbers, _joined),
-    Option(
-        "fill",
-        f"(?:{_FILL})?",
-        'one of n ne e se s sw w nw smart entropy, a focal point XxY of 0 to 1000, or no "_"',
-        _read_fill,
-        _show_fill,
-    ),
-    Option("flip", _FLAG),
-    Option("lossless", _FLAG),
-    Option("mark", "_[a-z0-9]{1,16}", "the id of a watermark profile: 1 to 16 of a-z 0-9"),
-    Option("pad", _FLAG),
-    Option("page", "_(?:[2-9]|[1-9][0-9]{1,3})", "a page from 2 to 9999", int),
-    Option("q", f"_{_HUNDRED}", "a quality from 1 to 100", int),
-    Option("sharp", f"_{_HUNDRED}", "tenths of a pixel from 1 to 100", int),
-    Option("stretch", _FLAG),
-    Option("turn", "_(?:90|180|270)", "90, 180 or 270", int),
-    Option("up", _FLAG),
-)
-_BY_KEY = {option.key: option for option in OPTIONS}
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Base:
     """The name of an original: the bytes as they came."""
 
@@ -118,7 +65,7 @@ class Base:
         return f"{self.hash}.{self.type}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Derived:
     """The name of a rendition: an original's hash, and all that is to be done to it."""
 
@@ -146,7 +93,7 @@ class Derived:
         _must_be_its_own_name(self)
 
     def __str__(self) -> str:
-        return self.hash + self.suffix
+        return f"{self.hash}{self.suffix}"
 
     @property
     def size(self) -> str:
@@ -158,15 +105,13 @@ class Derived:
     @property
     def suffix(self) -> str:
         """All that follows the hash: what a preset or an allow-list names."""
-        words = [f"-{self.size}"]
+        words = [self.size]
         for option in OPTIONS:
             value = getattr(self, option.key)
-            if value is True:
-                words.append(f"-{option.key}")
-            elif value is not None and value is not False:
-                argument = option.show(value)
-                words.append(f"-{option.key}_{argument}" if argument else f"-{option.key}")
-        return "".join(words) + "." + self.format
+            if value is not None and value is not False:
+                argument = "" if value is True else option.show(value)
+                words.append(f"{option.key}_{argument}" if argument else option.key)
+        return f"-{'-'.join(words)}.{self.format}"
 
     @property
     def quality(self) -> int | None:
@@ -175,91 +120,154 @@ class Derived:
 
 
 Name: TypeAlias = Base | Derived
+_Kind = TypeVar("_Kind", Base, Derived)
 
-_OPTION_SYNTAX = "".join(f"(?:-{option.key}({option.argument}))?" for option in OPTIONS)
-_NAME = re.compile(f"({_HASH})(?:[.]({'|'.join(TYPES)})|-({_SIZE}){_OPTION_SYNTAX}[.]({'|'.join(FORMATS)}))")
-SYNTAX = "^" + re.sub(r"\((?!\?)", "(?:", _NAME.pattern) + r"$(?!\n)"
-"""The syntax as one anchored expression without groups, for nginx, CDNs and JavaScript (what the rules refuse, it lets pass)."""
 
-_DERIVED_FIELDS = tuple(Derived.__dataclass_fields__)
-_FIRST_OPTION = _DERIVED_FIELDS.index("anim")
-_DEFAULTS = [Derived.__dataclass_fields__[field].default for field in _DERIVED_FIELDS]
-_COMPASS = (0, 500, 1000)
+# ---- the tables
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A row of the table: how one option is spelled, read and printed.
+
+    `argument` is the pattern of all that follows the key, with one group round what `read` is given; `wanted` is that pattern in words.
+    """
+
+    key: str
+    argument: str
+    wanted: str
+    read: Callable[[str], Any] = str
+    show: Callable[[Any], str] = str
+
+
+def _read_flag(_: str) -> bool:
+    return True
+
+
+def _read_numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split("x")))
+
+
+def _show_numbers(numbers: tuple[int, ...]) -> str:
+    return "x".join(map(str, numbers))
+
+
+def _read_place(text: str) -> str | tuple[int, ...]:
+    return _read_numbers(text[1:]) if "x" in text else text[1:] or "centre"
+
+
+def _show_place(place: str | tuple[int, ...]) -> str:
+    if isinstance(place, tuple):
+        return _show_numbers(place)
+    return "" if place == "centre" else place
+
+
+_RECTANGLE = f"_({_AT}x{_AT}x{_LENGTH}x{_LENGTH})"
+_PLACE = f"((?>_(?>{_PERMILLE}x{_PERMILLE}|entropy|smart|ne|nw|se|sw|[nesw]))?)"
+_PLACES = 'one of n ne e se s sw w nw smart entropy, a focal point XxY of 0 to 1000, or no "_"'
+
+OPTIONS = (
+    Option("anim", _FLAG, "no argument", _read_flag),
+    Option("bg", "_([0-9a-f]{6})", "a colour of six lowercase hex digits"),
+    Option("blur", "_(1000|[1-9][0-9]{0,2})", "tenths of a pixel from 1 to 1000", int),
+    Option("crop", _RECTANGLE, "a rectangle XxYxWxH, none above 999999, W and H at least 1", _read_numbers, _show_numbers),
+    Option("fill", _PLACE, _PLACES, _read_place, _show_place),
+    Option("flip", _FLAG, "no argument", _read_flag),
+    Option("lossless", _FLAG, "no argument", _read_flag),
+    Option("mark", "_([a-z0-9]{1,16})", "the id of a watermark profile: 1 to 16 of a-z 0-9"),
+    Option("pad", _FLAG, "no argument", _read_flag),
+    Option("page", "_([1-9][0-9]{1,3}|[2-9])", "a page from 2 to 9999", int),
+    Option("q", f"_({_HUNDRED})", "a quality from 1 to 100", int),
+    Option("sharp", f"_({_HUNDRED})", "tenths of a pixel from 1 to 100", int),
+    Option("stretch", _FLAG, "no argument", _read_flag),
+    Option("turn", "_(90|180|270)", "90, 180 or 270", int),
+    Option("up", _FLAG, "no argument", _read_flag),
+)
+
+
+def _unboxed(name: Derived) -> bool:
+    return name.width is None or name.height is None
+
+
+def _compass(name: Derived) -> bool:
+    return isinstance(name.fill, tuple) and all(permille in (0, 500, 1000) for permille in name.fill)
+
+
+_Rule: TypeAlias = tuple[str, Callable[[Derived], bool], str]
+
+_RULES: tuple[_Rule, ...] = (
+    ("anim", lambda name: name.format not in ("gif", "webp"), "{0.format} is never animated here"),
+    ("bg", lambda name: name.bg == "ffffff" and name.format == "jpg", "states the default: jpg has a white background"),
+    ("fill", _unboxed, "fill needs a size of width and height"),
+    ("fill", _compass, "that focal point is the centre or has a compass name"),
+    ("lossless", lambda name: name.format not in ("avif", "jxl", "webp"), "{0.format} has no lossless choice"),
+    ("pad", _unboxed, "pad needs a size of width and height"),
+    ("pad", lambda name: name.fill is not None, "pad excludes fill"),
+    ("page", lambda name: name.anim, "page excludes anim"),
+    ("q", lambda name: name.lossless, "lossless excludes a quality"),
+    ("q", lambda name: name.format not in QUALITY, "{0.format} has no quality"),
+    ("q", lambda name: name.q == QUALITY[name.format], "states the default: {0.format} has quality {0.q}"),
+    ("stretch", _unboxed, "stretch needs a size of width and height"),
+    ("stretch", lambda name: name.fill is not None, "stretch excludes fill"),
+    ("stretch", lambda name: name.pad, "stretch excludes pad"),
+    ("up", lambda name: name.size == "full", "full size cannot be enlarged"),
+)
+"""When an option that is spelled well is refused all the same: its key, the case, and the sentence."""
+
+_BY_KEY = {option.key: option for option in OPTIONS}
+_ROWS = tuple((option.key, option.read, tuple(rule for rule in _RULES if rule[0] == option.key)) for option in OPTIONS)
+
+_ANY_OPTIONS = "".join(f"(?>-{option.key}{option.argument})?+" for option in OPTIONS)
+_NAME = re.compile(f"({_HASH})(?>-({_SIZE}){_ANY_OPTIONS}[.]({'|'.join(FORMATS)})|[.]({'|'.join(TYPES)}))")
+SYNTAX = "^" + re.sub(r"\((?!\?)|\(\?>", "(?:", _NAME.pattern).replace("(?:)", "").replace("?+", "?") + r"$(?!\n)"
+"""The syntax as one anchored expression without captures, for nginx, CDNs and JavaScript (what the rules refuse, it lets pass).
+
+nginx compares paths: write `^/` for its `^`. The end says `(?!\\n)` because `$` alone lets a newline follow, in Python and in PCRE.
+"""
+
+
+# ---- the parser
 
 
 def parse(text: str) -> Name:
     """Return the name that `text` spells, or raise `BadName` with the place where it stops being one."""
-    match = _NAME.fullmatch(text)
+    match = _NAME.fullmatch(text) if len(text) <= LONGEST else None
     if match is None:
         _explain(text)
-    hash, type, size, *arguments, format = match.groups()
+    hash, size, *arguments, format, type = match.groups()
     if type is not None:
-        return _made(Base, ("hash", "type"), (hash, type))
-    values = _DEFAULTS.copy()
-    values[0], values[1] = hash, format
+        return _made(Base, {"hash": hash, "type": type})
+    stated: dict[str, Any] = {"hash": hash, "format": format}
     if size != "full":
         width, _, height = size.partition("x")
-        values[2], values[3] = int(width) if width else None, int(height) if height else None
-    for place, argument in enumerate(arguments):
+        stated["width"], stated["height"] = int(width) if width else None, int(height) if height else None
+    rules: list[_Rule] = []
+    for (key, read, its_rules), argument in zip(_ROWS, arguments, strict=True):
         if argument is not None:
-            option = OPTIONS[place]
-            values[_FIRST_OPTION + place] = True if option.argument == _FLAG else option.read(argument[1:])
-    name = _made(Derived, _DERIVED_FIELDS, values)
-    if any(argument is not None for argument in arguments):
-        broken = _broken_rule(name)
-        if broken:
-            raise BadName(text, _place_of(text, broken[0]), broken[1])
+            stated[key] = read(argument)
+            rules += its_rules
+    name = _made(Derived, stated)
+    for key, broken, why in rules:
+        if broken(name):
+            raise BadName(text, _place_of(text, key), why.format(name), rule=True)
     return name
 
 
-def _made(kind: Any, fields: tuple[str, ...], values: Any) -> Any:
-    """A value made of what the parser has already judged, past `__post_init__`, which would parse it again."""
+def _made(kind: type[_Kind], stated: dict[str, Any]) -> _Kind:
+    """A value of what a text states, past `__init__`, which would parse it again; what is not stated is the class's own default.
+
+    Setting every field of a frozen class with slots takes longer than all the rest of `parse`, so the names have none.
+    """
     made = object.__new__(kind)
-    for field, value in zip(fields, values, strict=True):
-        object.__setattr__(made, field, value)
+    made.__dict__.update(stated)
     return made
 
 
 def _must_be_its_own_name(name: Name) -> None:
     text = str(name)
-    if parse(text) != name:
-        raise BadName(text, 0, f"{name!r} prints as another value's name")
-
-
-def _broken_rule(name: Derived) -> tuple[str, str] | None:
-    """The key of the first option that may not stand in this name, and why; the rules that no expression can say."""
-    boxed = name.width is not None and name.height is not None
-    for key in ("fill", "pad", "stretch"):
-        if getattr(name, key) and not boxed:
-            return key, f"{key} needs a size of width and height"
-    modes = [key for key in ("fill", "pad", "stretch") if getattr(name, key)]
-    if len(modes) > 1:
-        return modes[1], f"{modes[1]} excludes {modes[0]}"
-    if name.up and name.size == "full":
-        return "up", "full size cannot be enlarged"
-    if name.anim and name.format not in ("gif", "webp"):
-        return "anim", f"{name.format} is never animated here"
-    if name.page is not None and name.anim:
-        return "page", "page excludes anim"
-    if name.bg == "ffffff" and name.format == "jpg":
-        return "bg", "states the default: jpg has a white background"
-    if isinstance(name.fill, tuple) and name.fill[0] in _COMPASS and name.fill[1] in _COMPASS:
-        return "fill", "that focal point is the centre or has a compass name"
-    if name.lossless and name.format not in ("avif", "jxl", "webp"):
-        return "lossless", f"{name.format} has no lossless choice"
-    if name.q is not None:
-        return _broken_quality(name)
-    return None
-
-
-def _broken_quality(name: Derived) -> tuple[str, str] | None:
-    if name.lossless:
-        return "q", "lossless excludes a quality"
-    if name.format not in QUALITY:
-        return "q", f"{name.format} has no quality"
-    if name.q == QUALITY[name.format]:
-        return "q", f"states the default: {name.format} has quality {name.q}"
-    return None
+    spelled = parse(text)
+    if spelled != name:
+        raise BadName(text, 0, f"{spelled!r} has that name")
 
 
 # ---- saying where a text stops being a name; only ever reached by texts that are none
@@ -281,6 +289,8 @@ def _place_of(text: str, key: str) -> int:
 
 
 def _explain(text: str) -> NoReturn:
+    if len(text) > LONGEST:
+        raise BadName(text, LONGEST, f"no name is longer than {LONGEST} characters")
     wrong = next((at for at, char in enumerate(text[:64]) if char not in "0123456789abcdef"), len(text))
     if wrong < 64:
         raise BadName(text, wrong, "expected a hash of 64 lowercase hex digits")
@@ -302,13 +312,17 @@ def _explain(text: str) -> NoReturn:
 
 
 def _explain_size(text: str, at: int, size: str) -> None:
-    if re.fullmatch(_SIZE, size):
+    found = re.match(_SIZE, size)
+    rest = size[found.end() :] if found else ""
+    if found and not "0" <= rest[:1] <= "9":
+        if rest:
+            raise BadName(text, at + found.end(), 'expected "-" and an option, or "." and a format')
         return
-    width, cross, height = size.partition("x")
-    if width and not re.fullmatch(_SIDE, width):
-        raise BadName(text, at, 'expected a width from 1 to 16383, "x" or "full"')
+    width, cross, _ = size.partition("x")
     if not width and not cross:
         raise BadName(text, at, 'expected a size: W "x" H, W "x", "x" H or "full"')
+    if width and not re.fullmatch(_SIDE, width):
+        raise BadName(text, at, 'expected a width from 1 to 16383, "x" or "full"')
     if not cross:
         raise BadName(text, at + len(width), 'expected "x" after the width')
     raise BadName(text, at + len(width) + 1, "expected a height from 1 to 16383")
@@ -328,4 +342,4 @@ def _explain_option(text: str, at: int, word: str, before: str) -> None:
     if not re.fullmatch(option.argument, joint + argument):
         if option.argument == _FLAG:
             raise BadName(text, at + len(key), f"{key} takes no argument")
-        raise BadName(text, at + len(key) + len(joint), f"expected {option.wanted}")
+        raise BadName(text, at + len(key) + len(joint), f"expected {option.wanted}" if joint else f'expected "_" and {option.wanted}')
