@@ -18,7 +18,7 @@ threads = settings.threads
 worker_connections = settings.threads * 4  # connections that wait cost little; threads are for requests
 keepalive = 75  # longer than what load balancers keep, so that it is they who hang up
 timeout = 60  # without a sign of life from a worker's main thread, not from a request: those have their own deadlines
-graceful_timeout = settings.grace
+graceful_timeout = round(settings.grace) or 1
 preload_app = False  # a fork after a libvips operation hangs; there is nothing to share anyway
 max_requests = 100_000  # fragmentation of a long life; spread, so that they do not leave together
 max_requests_jitter = 20_000
@@ -28,12 +28,14 @@ accesslog = None  # the door writes its own line
 limit_request_line = 4094
 limit_request_fields = 64
 forwarded_allow_ips = "127.0.0.1,::1"
-logconfig_dict = observe.logging_plan(settings.log_level, settings.log_format)
+logger_class = observe.ServerLog  # its lines look like ours
+observe.configure(settings.log_level, settings.log_format)
+observe.adopt_logging(settings.log_level)
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]
     """Figures of an earlier life are swept away before there is any worker."""
-    wiring.sweep_figures(settings)
+    observe.sweep(settings.data / "run" / "figures")
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
