@@ -9,15 +9,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imgproxy import wiring
+from imgproxy import observe, wiring
 from imgproxy.errors import BadName
 from imgproxy.grammar import parse
 from imgproxy.web import read as door
 from imgproxy.web.target import raw_target
+from imgproxy.wiring import House
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 def read(environ: Mapping[str, str] | None = None) -> WSGIApplication:
     """The public application, by the settings of this process."""
-    house = wiring.build(wiring.settings_of(os.environ if environ is None else environ))
+    settings = wiring.settings_of(os.environ if environ is None else environ)
+    observe.configure(settings.log_level, settings.log_format)
+    house = wiring.build(settings)
     return door.application(house.images, house.guards, house.checks, house.manner)
 
 
@@ -39,7 +43,8 @@ class Mounted:
         self._application = application
         self._mount = mount.rstrip("/")
         self._environ = environ
-        self._built: tuple[int, WSGIApplication] | None = None
+        self._lock = threading.Lock()
+        self._built: tuple[int, House, WSGIApplication] | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, or hand it on."""
@@ -47,13 +52,18 @@ class Mounted:
             return self._pictures()(environ, start_response)
         return self._application(environ, start_response)
 
+    def close(self) -> None:
+        """Let go of the renderers, if any were needed."""
+        if self._built is not None:
+            self._built[1].close()
+
     def _pictures(self) -> WSGIApplication:
-        built = self._built
-        if built is None or built[0] != os.getpid():
-            house = wiring.build(wiring.settings_of(os.environ if self._environ is None else self._environ))
-            app = door.application(house.images, house.guards, {}, replace(house.manner, mount=self._mount, figures=False))
-            built = self._built = (os.getpid(), app)
-        return built[1]
+        with self._lock:
+            if self._built is None or self._built[0] != os.getpid():
+                house = wiring.build(wiring.settings_of(os.environ if self._environ is None else self._environ))
+                manner = replace(house.manner, mount=self._mount)
+                self._built = (os.getpid(), house, door.pictures(house.images, house.guards, manner))
+            return self._built[2]
 
 
 def _is_picture(target: str, mount: str) -> bool:

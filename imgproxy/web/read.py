@@ -202,15 +202,21 @@ def _part(req: falcon.Request, image: Image, tag: str) -> tuple[int, int] | None
     return asked_range(header, image.size)
 
 
-def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App:
-    """The public application."""
+def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App:
+    """An application that answers for pictures alone."""
     app = falcon.App(middleware=[Diary()])
     app.add_error_handler(Exception, on_surprise)
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(errors.Error, on_error)
+    app.add_sink(Pictures(images, guards, manner))
+    return app
+
+
+def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App:
+    """The public application: pictures, health and figures."""
+    app = pictures(images, guards, manner)
     app.add_route("/healthz", Health())
     app.add_route("/readyz", Ready(checks))
     if manner.figures:
         app.add_route("/metrics", Figures())
-    app.add_sink(Pictures(images, guards, manner))
     return app

@@ -1,0 +1,71 @@
+"""Hits: a rendition out of the local disk tier against a bare falcon responder that sends the same file, on the same gunicorn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+from imgproxy.picture import EDITION
+from tests.bench.load import requests_per_second
+from tests.bench.pictures import PHOTO
+from tests.bench.ratio import Line, at_least, ratios
+from tests.serving import free_port, serving
+
+ROUNDS = 7
+SECONDS = 3
+
+BARE = """
+import os, falcon
+PATH = os.environ["BARE_FILE"]
+class File:
+    def on_get(self, req, resp, name):
+        resp.content_type = "image/jpeg"
+        resp.set_stream(open(PATH, "rb"), os.stat(PATH).st_size)
+app = falcon.App()
+app.add_route("/{name}", File())
+"""
+
+
+@contextmanager
+def bare(file: Path, folder: Path) -> Iterator[int]:
+    """The port of the bare responder, with the workers and threads of ours."""
+    port = free_port()
+    (folder / "bare.py").write_text(BARE)
+    words = ["-m", "gunicorn", "-w", "2", "-k", "gthread", "--threads", "256", "--worker-connections", "1024", "--no-control-socket"]
+    words += ["-b", f"127.0.0.1:{port}", "--chdir", str(folder), "--log-level", "warning", "bare:app"]
+    process = subprocess.Popen([sys.executable, *words], env={**os.environ, "BARE_FILE": str(file)})
+    try:
+        for _ in range(600):
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/x", timeout=5):
+                break
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measured() -> list[Line]:
+    """Requests a second of ours by the bare responder's."""
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "var") as server:
+        (base,) = server.put(PHOTO)
+        name = base.removesuffix(".jpg") + "-640x480.jpg"
+        server.get(f"/{name}")
+        file = server.data / "cache" / str(EDITION) / name[:2] / name[2:4] / name
+        with bare(file, Path(folder)) as port:
+
+            def ours() -> float:
+                return requests_per_second(server.port, f"/{name}", SECONDS)
+
+            def theirs() -> float:
+                return requests_per_second(port, f"/{name}", SECONDS)
+
+            found = ratios(ours, theirs, ROUNDS)
+    return [at_least("hit on the local disk, requests a second by a bare falcon responder", found, 0.8)]

@@ -1,0 +1,56 @@
+"""Load on a server of this machine: a few kept connections, each with a thread, that ask as fast as they are answered."""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import re
+import shutil
+import subprocess
+import threading
+
+CONNECTIONS = 4
+
+
+def fetch_all(port: int, paths: list[str]) -> None:
+    """Fetch each path once, over a few connections; anything but 200 is an error."""
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for path in paths:
+        waiting.put(path)
+    wrong: list[str] = []
+    threads = [threading.Thread(target=_drain, args=(port, waiting, wrong)) for _ in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} of {len(paths)} failed: {wrong[0]}")
+
+
+def _drain(port: int, waiting: queue.SimpleQueue[str], wrong: list[str]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    while True:
+        try:
+            path = waiting.get_nowait()
+        except queue.Empty:
+            connection.close()
+            return
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200 or len(body) != int(answer.headers["Content-Length"]):
+            wrong.append(f"{path}: {answer.status}")
+
+
+def requests_per_second(port: int, path: str, seconds: int) -> float:
+    """How many requests a second a server answers with 200, by wrk (Debian's package)."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        raise RuntimeError("wrk is not installed: apt-get install wrk")
+    words = [wrk, "-t1", "-c16", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
+    if "Non-2xx" in told or "Socket errors" in told:
+        raise RuntimeError(told)
+    match = re.search(r"Requests/sec:\s+([0-9.]+)", told)
+    assert match is not None
+    return float(match[1])

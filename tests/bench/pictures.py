@@ -1,0 +1,41 @@
+"""Originals to measure with: one photograph, made larger, and made many by a few bytes behind its end."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pyvips
+
+from imgproxy.stores.fs import FsStore
+
+PHOTO = Path(__file__).parents[1] / "images" / "good" / "sharp__2569067123_aca715a2ee_o.jpg"
+"""A photograph of 2725 x 2225 pixels: 6 megapixels."""
+
+_serial = 0
+
+
+def copies(data: bytes, count: int, store: Path) -> list[Path]:
+    """Files that decode alike and have names of their own, in a store of originals, where they lie."""
+    global _serial
+    base, files = FsStore(store / "base"), []
+    for _ in range(count):
+        _serial += 1
+        one = data + f"-{_serial}".encode()
+        hash = hashlib.sha256(one).hexdigest()
+        base.put(hash, io.BytesIO(one))
+        files.append(next((store / "base" / hash[:2] / hash[2:4]).glob(hash)))
+    return files
+
+
+def large() -> dict[str, bytes]:
+    """The photograph at 24 megapixels, in the forms that cost most."""
+    image = pyvips.Image.new_from_file(str(PHOTO)).resize(2.0)
+    return {
+        "jpg": image.jpegsave_buffer(Q=85),
+        "progressive": image.jpegsave_buffer(Q=85, interlace=True),
+        "png": image.pngsave_buffer(compression=1),
+        "webp": image.webpsave_buffer(Q=80, effort=0),
+        "tif": image.tiffsave_buffer(compression="lzw"),
+    }
