@@ -1,0 +1,155 @@
+"""Originals are checked against their names: near ones where they are, far ones on the way here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from imgproxy.errors import Missing, StoreFull, StoreLied
+from imgproxy.flights import Flights
+from imgproxy.originals import Checked, Originals
+from imgproxy.stores import Blob, Item, Store
+from imgproxy.stores.fs import FsStore
+from imgproxy.stores.memory import MemoryStore
+
+DATA = b"an original" * 10_000
+HASH = hashlib.sha256(DATA).hexdigest()
+
+
+class Rotten:
+    """A store of one object whose copies are not all alike: it hands out the next of `bodies` each time, and remembers how it was asked."""
+
+    def __init__(self, *bodies: bytes) -> None:
+        self._bodies = list(bodies)
+        self.asked: list[bool] = []
+
+    def get(self, key: str, *, fresh: bool = False) -> Blob | None:
+        self.asked.append(fresh)
+        body = self._bodies.pop(0)
+        return Blob(Item(key, len(body)), io.BytesIO(body))
+
+    def head(self, key: str, *, fresh: bool = False) -> Item | None:
+        return Item(key, len(DATA))
+
+    def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
+        raise StoreFull("full")
+
+    def delete(self, key: str) -> bool:
+        return False
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Item]:
+        return iter(())
+
+    def check(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def originals(tmp_path: Path, store: Store, copies: Store | None = None) -> Originals:
+    return Originals(store, copies, Flights(tmp_path / "flights"))
+
+
+def content(blob: Blob) -> bytes:
+    with blob:
+        return blob.file.read()
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+def stored(tmp_path: Path) -> tuple[FsStore, Path]:
+    store = FsStore(tmp_path / "base")
+    store.put(HASH, io.BytesIO(DATA))
+    return store, next((tmp_path / "base").rglob(HASH))
+
+
+def test_what_matches_reads_like_any_file() -> None:
+    checked = Checked(io.BytesIO(DATA), HASH)
+    assert b"".join(iter(lambda: checked.read(1000), b"")) == DATA
+
+
+@pytest.mark.parametrize("data", [DATA[:-1], DATA + b"x", b"", DATA.replace(b"o", b"0", 1)])
+def test_what_does_not_match_is_told_at_its_end(data: bytes) -> None:
+    with pytest.raises(StoreLied):
+        Checked(io.BytesIO(data), HASH).drain()
+
+
+def test_a_near_original_is_read_where_it_is(tmp_path: Path) -> None:
+    store, path = stored(tmp_path)
+    with originals(tmp_path, store).open(HASH, soon()) as blob:
+        assert os.fstat(blob.file.fileno()).st_ino == path.stat().st_ino
+        assert blob.file.read() == DATA
+
+
+def test_a_near_original_that_was_written_to_is_noticed_though_it_was_right_before(tmp_path: Path) -> None:
+    store, path = stored(tmp_path)
+    these = originals(tmp_path, store)
+    assert content(these.open(HASH, soon())) == DATA
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"x")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(StoreLied):
+        these.open(HASH, soon())
+
+
+def test_an_unknown_original_is_missing(tmp_path: Path) -> None:
+    for copies in (None, MemoryStore()):
+        with pytest.raises(Missing):
+            originals(tmp_path, MemoryStore(), copies).open(HASH, soon())
+
+
+def test_a_far_original_is_copied_once(tmp_path: Path) -> None:
+    far, near = MemoryStore(), FsStore(tmp_path / "copies")
+    far.put(HASH, io.BytesIO(DATA), type="image/png")
+    these = originals(tmp_path, far, near)
+    assert content(these.open(HASH, soon())) == DATA
+    far.delete(HASH)
+    assert content(these.open(HASH, soon())) == DATA
+
+
+def test_a_rotten_copy_is_asked_for_once_more_past_stale_ones(tmp_path: Path) -> None:
+    store = Rotten(b"rot", DATA)
+    assert content(originals(tmp_path, store, FsStore(tmp_path / "copies")).open(HASH, soon())) == DATA
+    assert store.asked == [False, True]
+
+
+def test_what_stays_rotten_is_never_kept(tmp_path: Path) -> None:
+    copies = FsStore(tmp_path / "copies")
+    with pytest.raises(StoreLied):
+        originals(tmp_path, Rotten(b"rot", b"more rot"), copies).open(HASH, soon())
+    assert list(copies.list()) == []
+
+
+def test_without_room_for_a_copy_the_original_is_read_all_the_same(tmp_path: Path) -> None:
+    far = MemoryStore()
+    far.put(HASH, io.BytesIO(DATA))
+
+    class Full(MemoryStore):
+        def put(self, *_: object, **__: object) -> bool:
+            raise StoreFull("full")
+
+    with originals(tmp_path, far, Full()).open(HASH, soon()) as blob:
+        assert os.fstat(blob.file.fileno()).st_size == len(DATA)
+        assert blob.file.read() == DATA
+
+
+def test_removing_takes_the_copy_too(tmp_path: Path) -> None:
+    far, near = MemoryStore(), MemoryStore()
+    far.put(HASH, io.BytesIO(DATA))
+    these = originals(tmp_path, far, near)
+    these.open(HASH, soon()).close()
+    assert these.remove(HASH)
+    assert not these.remove(HASH)
+    with pytest.raises(Missing):
+        these.open(HASH, soon())
