@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     renderer_memory: Size = 1200 * 2**20
     renderer_resident: Size = 400 * 2**20
     renderer_renders: AtLeastOne = 1000
-    queue: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 64
+    queue: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 64
     patience: Seconds = 20.0
     grace: Seconds = 30.0
     limits: Limits = Limits()
@@ -138,6 +138,9 @@ def _from_file(path: Path | None, environ: Mapping[str, str], mistakes: list[str
         mistakes.append(f"config: {file}: {error.strerror if isinstance(error, OSError) else error}")
         return {}
     said = dict(_dotted(tables))
+    if "limits" in said:
+        mistakes.append("limits: expected a table")
+        del said["limits"]
     mistakes += [f"{name}: no such setting" + _meant(name, KINDS) for name in said if name not in KINDS]
     return {name: raw for name, raw in said.items() if name in KINDS}
 
@@ -215,7 +218,8 @@ def _table(name: str, raw: object, origin: str, mistakes: list[str]) -> Mapping[
         raise ValueError("expected a table of names and values")
     for key, item in raw.items():
         try:
-            found[_one(key_kind, key, lax=False)] = _one(kind, item, lax=False)
+            known = _one(key_kind, key, lax=False)
+            found[known] = _one(kind, item, lax=False)
         except ValueError as error:
             mistakes.append(_mistake(f"{name}.{key}", origin, error))
     return MappingProxyType(found)
