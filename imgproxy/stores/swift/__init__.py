@@ -51,6 +51,7 @@ WHOLE = 2**20
 
 _BLOCK = 2**18
 _SURE = 5.0
+_SLOWEST = 2**20
 _OVERTAKEN = 202
 _DERIVED = re.compile("[0-9a-f]{64}-[a-z0-9._-]*")
 
@@ -210,7 +211,7 @@ class SwiftStore:
             line.url, line.token, self._name, key, resp_chunk_size=_BLOCK, http_conn=line.http, headers=self._newest(fresh)
         )
         said = item(key, headers)
-        file = Arriving(body.resp.raw, said.size, line.until, self._name)
+        file = Arriving(body.resp.raw, said.size, line.until + said.size / _SLOWEST, self._name)
         if said.size > WHOLE:
             return said, file
         return said, io.BytesIO(file.readall())

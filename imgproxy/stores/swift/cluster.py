@@ -42,7 +42,7 @@ class Patience:
 
     `connect` and `read` are for each try, and `read` is the longest silence: keep it above the `node_timeout` (10 s, if nobody changed
     it) after which Swift's proxy leaves a hung server for the next, or that server costs an error rather than a moment. `total`
-    is for all tries of a request together, and for reading what it answered.
+    is for all tries of a request together, and for reading what it answered, which may take another second for each MiB.
     """
 
     connect: float = 2.0

@@ -1,0 +1,98 @@
+"""A real Swift for tests: import the fixtures that a module needs. Where Swift cannot be had, its tests are skipped, and say why."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from imgproxy.stores.swift import Container, Patience, Swift, SwiftStore, TempAuth
+from tests.swiftbox import ROOT, Shape, SwiftBox
+
+LOCK = ROOT / "tests" / "swift.lock"
+HOME = ROOT / ".venv-swift"
+PATIENCE = Patience(connect=1.0, read=5.0, total=10.0)
+
+
+@cache
+def swift_python() -> str:
+    """An interpreter that has Swift: the one of `SWIFT_PYTHON`, or of `.venv-swift`, which is made if it is missing."""
+    named = os.environ.get("SWIFT_PYTHON")
+    if named:
+        return named
+    with (ROOT / "tests" / "swift.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = HOME / "installed"
+        if not done.exists() or done.stat().st_mtime < LOCK.stat().st_mtime:
+            _install()
+            done.touch()
+    return str(HOME / "bin" / "python")
+
+
+def _install() -> None:
+    python = str(HOME / "bin" / "python")
+    install = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--require-hashes", "-r", str(LOCK)]
+    for command in ([sys.executable, "-m", "venv", str(HOME)], install):
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        if ended.returncode:
+            pytest.skip(f"no Swift here: set SWIFT_PYTHON, or make .venv-swift work: {ended.stderr[-300:]}")
+
+
+@cache
+def shelf() -> Path:
+    """Where boxes are kept: memory first; it has to take the attributes in which Swift keeps what it knows of a file."""
+    for place in ("/dev/shm", tempfile.gettempdir()):
+        with suppress(OSError), tempfile.TemporaryDirectory(dir=place) as probe:
+            os.setxattr(probe, "user.swift.probe", b"x" * 3000)
+            return Path(place)
+    pytest.skip("no directory here that takes extended attributes")
+
+
+def swift_box(shape: Shape) -> SwiftBox:
+    """A Swift of this shape, to be entered."""
+    python, place = swift_python(), shelf()
+    return SwiftBox(Path(tempfile.mkdtemp(prefix="swiftbox-", dir=place)), python, shape)
+
+
+def account_of(box: SwiftBox, port: int | None = None) -> TempAuth:
+    """The account of a box; with `port`, by way of whoever listens there."""
+    here = f"http://127.0.0.1:{port or box.info['port']}"
+    return TempAuth(f"{here}/auth/v1.0", box.info["user"], box.info["key"], f"{here}/v1/AUTH_test")
+
+
+def new_store(swift: Swift, container: Container | None = None) -> SwiftStore:
+    """A store of a container that was not there before."""
+    store = SwiftStore(container or Container("t-" + uuid.uuid4().hex), swift)
+    store.prepare()
+    return store
+
+
+@pytest.fixture(scope="session")
+def swift_box_1() -> Iterator[SwiftBox]:
+    """One device, one replica; no test breaks it."""
+    with swift_box(Shape(policies="silver1", recheck=1)) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def swift_box_4() -> Iterator[SwiftBox]:
+    """Four devices in two regions, three replicas, for tests that break things and mend them again."""
+    with swift_box(Shape(nodes=4, replicas=3, recheck=1, error_interval=1, node_timeout=1.0)) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def swift(swift_box_1: SwiftBox) -> Iterator[Swift]:
+    """The small Swift as its account sees it."""
+    swift = Swift(account_of(swift_box_1), PATIENCE)
+    yield swift
+    swift.close()
