@@ -26,7 +26,10 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a Swift is laid out, and how patient its proxy is; ports of 0 are chosen."""
+    """How a Swift is laid out, and how patient its proxy is.
+
+    Ports of 0 are chosen; `policies` are further storage policies, `without` parts of the pipeline to leave out, each with commas.
+    """
 
     nodes: int = 1
     replicas: int = 1
@@ -34,6 +37,7 @@ class Shape:
     port: int = 0
     base_port: int = 0
     policies: str = ""
+    without: str = ""
     token_life: int = 86400
     recheck: int = 60
     error_limit: int = 10

@@ -80,7 +80,8 @@ def server_conf(top: Path, kind: str, node: int, port: int) -> Conf:
 
 def proxy_conf(top: Path, shape: Shape) -> Conf:
     """The proxy: who may come in, and how long it waits for the others."""
-    conf: Conf = {"DEFAULT": _default(top, shape.port), "pipeline:main": {"pipeline": PIPELINE}}
+    pipeline = " ".join(part for part in PIPELINE.split() if part not in shape.without.split(","))
+    conf: Conf = {"DEFAULT": _default(top, shape.port), "pipeline:main": {"pipeline": pipeline}}
     conf |= {f"filter:{name}": {"use": f"egg:swift#{name.replace('-', '_')}"} for name in PIPELINE.split()[:-1]}
     conf["app:proxy-server"] = {
         "use": "egg:swift#proxy",
