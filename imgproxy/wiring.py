@@ -65,7 +65,7 @@ def build(settings: Settings) -> House:
 def guards_of(settings: Settings) -> Guards:
     """Who may have what, by these settings."""
     listed = frozenset(settings.listed) | frozenset(settings.presets.values())
-    return Guards(Policy(settings.policy, settings.originals, listed), Keyring(settings.keys))
+    return Guards(Policy(settings.policy, settings.originals, listed), Keyring(settings.keys) if settings.keys else None)
 
 
 def settings_of(environ: Mapping[str, str]) -> Settings:

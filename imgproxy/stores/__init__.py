@@ -92,3 +92,8 @@ def checked_key(key: str) -> str:
     if not is_key(key):
         raise ValueError(f"not a key: {key!r}")
     return key
+
+
+def whole(source: BinaryIO) -> bytes:
+    """All that a source yields from where it stands, however little at a time."""
+    return b"".join(iter(lambda: source.read(1 << 20), b""))
