@@ -1,0 +1,181 @@
+"""A staged commit becomes live: one transaction, the same for a commit made here and for one that came from the store.
+
+Everything that is written here follows from the commits alone, in their order: so every copy gives a record the same place, and a
+place in a long answer means the same on each. Cost is proportional to the changes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from secrets import token_hex
+
+from imgproxy.errors import Forked, StoreLied
+from imgproxy.meta.database import note, noted
+from imgproxy.meta.journal import Header, Line, lines
+from imgproxy.meta.record import Record, from_state
+from imgproxy.meta.sessions import drop
+from imgproxy.meta.staging import Change, stage
+
+KEPT_SECONDS = 900.0
+"""For so long after a commit a search that began before it may be read on."""
+
+KEPT_STATES = 200_000
+"""A commit that replaces more states than this keeps none of them: searches that began before it end there."""
+
+CHANGES = 2**24 - 2
+"""The most records that one commit may change."""
+
+_KEPT_COMMITS = 10_000
+_TABLES = (
+    "CREATE TEMP TABLE IF NOT EXISTS replaced (id INTEGER PRIMARY KEY)",
+    "CREATE TEMP TABLE IF NOT EXISTS arriving (hash BLOB, second INTEGER, staged INTEGER, seq INTEGER, id INTEGER)",
+    "CREATE TEMP TABLE IF NOT EXISTS placed (id INTEGER PRIMARY KEY, staged INTEGER, seq INTEGER)",
+    "DELETE FROM replaced",
+    "DELETE FROM arriving",
+    "DELETE FROM placed",
+)
+_ROW = "md5, phash, domain, dkey, width, height, bytes"
+_STEPS = (
+    "INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM records WHERE id IN replaced ORDER BY id",
+    """
+    INSERT INTO arriving
+    SELECT s.hash, s.second, s.number, coalesce(r.seq, (:n << 24) + row_number() OVER (ORDER BY s.hash)),
+           iif(r.id >> 24 = s.second, r.id, NULL)
+    FROM staged s LEFT JOIN records r ON r.hash = s.hash WHERE s.session = :key AND s.state IS NOT NULL
+    """,
+    "INSERT INTO placed SELECT id, staged, seq FROM arriving WHERE id IS NOT NULL",
+    """
+    INSERT INTO placed
+    SELECT coalesce((SELECT max(id) + 1 FROM records WHERE id BETWEEN second << 24 AND (second << 24) + 16777215), second << 24)
+           + row_number() OVER (PARTITION BY second ORDER BY hash) - 1, staged, seq
+    FROM arriving WHERE id IS NULL
+    """,
+    "DELETE FROM records WHERE id IN replaced",
+    f"""
+    INSERT INTO records (id, hash, since, seq, {_ROW}, marks, text, state)
+    SELECT p.id, hash, :n, p.seq, {_ROW}, marks, text, state FROM placed p CROSS JOIN staged ON number = p.staged ORDER BY p.id
+    """,
+    "INSERT INTO words (rowid, text) SELECT id, text FROM placed CROSS JOIN staged ON number = placed.staged ORDER BY id",
+    "DELETE FROM gone WHERE hash IN (SELECT hash FROM staged WHERE session = :key AND state IS NOT NULL)",
+    "INSERT OR REPLACE INTO gone SELECT hash, :n FROM staged WHERE session = :key AND state IS NULL",
+)
+_KEEP = f"""
+    INSERT INTO past (id, hash, since, until, seq, {_ROW}, text, state)
+    SELECT id, hash, since, :n, seq, {_ROW}, text, state FROM records WHERE id IN replaced ORDER BY id
+"""
+_COUNT = "INSERT INTO counts VALUES (?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number"
+
+
+def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
+    """Make what is staged under `key` live as the commit of that header and hash, and close the session that it came from."""
+    steps = {"n": header.n, "key": key}
+    for statement in _TABLES:
+        db.execute(statement)
+    db.execute("INSERT INTO replaced SELECT r.id FROM staged s CROSS JOIN records r ON r.hash = s.hash WHERE s.session = :key", steps)
+    counts: Counter[str] = Counter()
+    counts.subtract(_marks(db, "SELECT marks FROM records WHERE id IN replaced", steps))
+    counts.update(_marks(db, "SELECT marks FROM staged WHERE session = :key AND state IS NOT NULL", steps))
+    _keep(db, header.n)
+    for statement in _STEPS:
+        db.execute(statement, steps)
+    db.executemany(_COUNT, [count for count in counts.items() if count[1]])
+    db.execute("DELETE FROM counts WHERE number = 0")
+    _enter(db, header, hash)
+    _settle(db, key, header)
+    drop(db, key)
+    _prune(db, header)
+
+
+def load(db: sqlite3.Connection, header: Header, path: Path) -> int:
+    """Stage a commit that came from the store, under a key of its own, and make sure that it fits."""
+    db.execute("INSERT INTO sessions (id, name, author, opened) VALUES (?, '', '', '')", (f"incoming {header.n}",))
+    (key,) = db.execute("SELECT last_insert_rowid()").fetchone()
+    stage(db, key, (Change(line.hash, _record(line), line.based_on) for line in lines(path)))
+    if conflicts(db, key) or aliases_taken(db, key):
+        raise Forked(f"commit {header.n} does not fit what is here")
+    return int(key)
+
+
+def conflicts(db: sqlite3.Connection, key: int) -> list[str]:
+    """The records of a session whose live version is not the one that their changes are based on."""
+    rows = db.execute(
+        "SELECT s.hash FROM staged s LEFT JOIN records r ON r.hash = s.hash"
+        " WHERE s.session = ? AND s.based_on != coalesce(r.since, 0) ORDER BY s.hash LIMIT 1000",
+        (key,),
+    )
+    return [hash.hex() for (hash,) in rows]
+
+
+def aliases_taken(db: sqlite3.Connection, key: int) -> list[str]:
+    """The records of a session whose alias another record has, or will have."""
+    rows = db.execute(
+        """
+        SELECT hash FROM staged s WHERE session = ?1 AND domain IS NOT NULL AND (
+            EXISTS (SELECT 1 FROM staged t WHERE t.session = ?1 AND t.domain = s.domain AND t.dkey = s.dkey AND t.hash != s.hash)
+            OR EXISTS (
+                SELECT 1 FROM records r WHERE r.domain = s.domain AND r.dkey = s.dkey AND r.hash != s.hash
+                AND NOT EXISTS (SELECT 1 FROM staged u WHERE u.session = ?1 AND u.hash = r.hash)
+            )
+        ) ORDER BY hash LIMIT 1000
+        """,
+        (key,),
+    )
+    return [hash.hex() for (hash,) in rows]
+
+
+def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Iterator[str]:
+    """The marks that are counted: those of tags, types and orientations, and the empty one for each record."""
+    for (marks,) in db.execute(statement, steps):
+        yield ""
+        for mark in marks.split(" "):
+            if mark[0] in "tyo":
+                yield mark
+
+
+def _keep(db: sqlite3.Connection, n: int) -> None:
+    """Keep the states about to be replaced for those who are reading them page by page."""
+    (count,) = db.execute("SELECT count(*) FROM replaced").fetchone()
+    if count <= KEPT_STATES:
+        db.execute(_KEEP, {"n": n})
+    else:
+        note(db, "horizon", n)
+
+
+def _enter(db: sqlite3.Connection, header: Header, hash: str) -> None:
+    entry = (header.n, bytes.fromhex(hash), header.session, header.author, header.message, header.time, header.changes, time.time())
+    db.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?, ?)", entry)
+
+
+def _settle(db: sqlite3.Connection, key: int, header: Header) -> None:
+    """Close the session that this commit was made of, if it is here; what was changed in it since goes on from this commit."""
+    row = db.execute("SELECT key, revision FROM sessions WHERE id = ? AND key != ?", (header.session, key)).fetchone()
+    if row is None:
+        return
+    if row[1] == header.revision:
+        drop(db, row[0])
+        return
+    db.execute(
+        "UPDATE staged SET based_on = ? WHERE session = ? AND hash IN (SELECT hash FROM staged WHERE session = ?)",
+        (header.n, row[0], key),
+    )
+    db.execute("UPDATE sessions SET id = ?, committing = NULL WHERE key = ?", (token_hex(8), row[0]))
+
+
+def _prune(db: sqlite3.Connection, header: Header) -> None:
+    """Drop states that nobody can be reading any more, no more of them than the commit is large."""
+    horizon = int(noted(db, "horizon"))
+    found = db.execute("SELECT max(n) FROM commits WHERE n > ? AND applied < ?", (horizon, time.time() - KEPT_SECONDS)).fetchone()[0]
+    horizon = max(horizon, found or 0, header.n - _KEPT_COMMITS)
+    note(db, "horizon", horizon)
+    db.execute("DELETE FROM past WHERE number IN (SELECT number FROM past WHERE until <= ? LIMIT ?)", (horizon, 100 + 2 * header.changes))
+
+
+def _record(line: Line) -> Record | None:
+    try:
+        return None if line.state is None else from_state(line.hash, line.based_on, line.state)
+    except (TypeError, ValueError) as error:
+        raise StoreLied("a commit has a state that is no record") from error

@@ -1,0 +1,240 @@
+"""Sessions: changes that nobody else sees until they are committed, all at once.
+
+A session holds the full new state of every record that it changes, with the version that was live when it first did. Reading inside
+shows these states on top of what is live. There may be any number; the one named `default` is shared by all who ask for none. Open
+sessions are of this node alone: what must not be lost is committed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import NamedTuple
+
+from imgproxy.errors import Missing, NoSession, SessionClosed
+from imgproxy.meta.database import Database
+from imgproxy.meta.record import Record, edited, from_state
+from imgproxy.meta.staging import Change, binary, stage
+
+DEFAULT = "default"
+_PAGE = 500
+_CHUNK = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open session; `idle` is for how many seconds of running time nobody changed it."""
+
+    key: int
+    id: str
+    name: str
+    author: str
+    opened: str
+    idle: float
+    revision: int
+    committing: int | None
+
+
+class Difference(NamedTuple):
+    """What a session makes of one record: live state and new state, None for none; `stale` if the live one changed meanwhile."""
+
+    hash: str
+    before: Record | None
+    after: Record | None
+    stale: bool
+
+
+class Sessions:
+    """The open sessions of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open(self, name: str = "", author: str = "") -> Session:
+        """Open a session; if one of that name is open, it is that one."""
+        with self._database.writing() as db:
+            return _open(db, name, author)
+
+    def find(self, which: str) -> Session:
+        """The open session of that id or name, or `NoSession`; the default session is opened if need be."""
+        with self._database.reading() as db:
+            found = _find(db, which or DEFAULT)
+        if found is None and which in ("", DEFAULT):
+            return self.open(DEFAULT)
+        if found is None:
+            raise NoSession(f"no session {which!r} is open")
+        return found
+
+    def all(self) -> list[Session]:
+        """Every open session, the oldest first."""
+        with self._database.reading() as db:
+            return [_session(row) for row in db.execute(f"SELECT {_FIELDS} FROM sessions ORDER BY key")]
+
+    def size(self, session: Session) -> int:
+        """How many records a session changes."""
+        with self._database.reading() as db:
+            return int(db.execute("SELECT count(*) FROM staged WHERE session = ?", (session.key,)).fetchone()[0])
+
+    def stage(self, session: Session, changes: Iterable[Change]) -> int:
+        """Put changes into a session, in one transaction for every few thousand; how many they were."""
+        count = 0
+        for chunk in _chunks(changes):
+            with self._changing(session) as db:
+                stage(db, session.key, chunk)
+            count += len(chunk)
+        return count
+
+    def put(self, session: Session, record: Record, based_on: int | None = None) -> None:
+        """Give a record this state in a session."""
+        self.stage(session, [Change(record.hash, record, based_on)])
+
+    def delete(self, session: Session, hash: str, based_on: int | None = None) -> None:
+        """Delete a record in a session, or raise `Missing`; one that is only there forgets that it was ever added."""
+        with self._changing(session) as db:
+            if _seen(db, session, hash) is None:
+                raise Missing("no record of that hash")
+            stage(db, session.key, [Change(hash, None, based_on)])
+            db.execute(
+                "DELETE FROM staged WHERE session = ? AND hash = ?2 AND state IS NULL AND based_on = 0"
+                " AND NOT EXISTS (SELECT 1 FROM records WHERE hash = ?2)",
+                (session.key, binary(hash)),
+            )
+
+    def edit(self, session: Session, hash: str, changes: object, based_on: int | None = None) -> Record:
+        """Change what people say of a record, on top of what the session shows; the new state."""
+        return self.rework(session, hash, lambda record: edited(record, changes), based_on)
+
+    def rework(self, session: Session, hash: str, change: Callable[[Record], Record], based_on: int | None = None) -> Record:
+        """Give a record the state that `change` makes of the one that the session shows, or raise `Missing`."""
+        with self._changing(session) as db:
+            record = _seen(db, session, hash)
+            if record is None:
+                raise Missing("no record of that hash")
+            changed = change(record)
+            stage(db, session.key, [Change(hash, changed, based_on)])
+            return changed
+
+    def read(self, hash: str, session: Session | None = None) -> Record | None:
+        """A record as it is live, or as a session shows it; None if there is none."""
+        with self._database.reading() as db:
+            return _live(db, hash) if session is None else _seen(db, session, hash)
+
+    def diff(self, session: Session) -> Iterator[Difference]:
+        """What a session changes, in the order of hashes; read a few hundred at a time."""
+        last = b""
+        while True:
+            with self._database.reading() as db:
+                rows = db.execute(_DIFF, (session.key, last, _PAGE)).fetchall()
+            for hash, based_on, since, before, after in rows:
+                yield Difference(
+                    hash.hex(),
+                    from_state(hash.hex(), since, before) if before else None,
+                    from_state(hash.hex(), based_on, after) if after else None,
+                    based_on != (since or 0),
+                )
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][0]
+
+    def forget(self, session: Session, hash: str) -> None:
+        """Take back what a session makes of one record."""
+        with self._changing(session) as db:
+            db.execute("DELETE FROM staged WHERE session = ? AND hash = ?", (session.key, binary(hash)))
+
+    def discard(self, session: Session) -> None:
+        """Close a session and forget its changes."""
+        with self._changing(session) as db:
+            drop(db, session.key)
+
+    def expire(self, elapsed: float, limit: float) -> list[str]:
+        """Let so many seconds of running time pass, and discard what nobody changed for longer than `limit`; the ids of these.
+
+        Whoever calls this now and then measures `elapsed` by a monotonic clock: no jump of the time of day forgets anything.
+        """
+        with self._database.writing() as db:
+            db.execute("UPDATE sessions SET idle = idle + ?", (elapsed,))
+            old = db.execute("SELECT key, id FROM sessions WHERE idle > ? AND committing IS NULL", (limit,)).fetchall()
+            for key, _ in old:
+                drop(db, key)
+            return [id for _, id in old]
+
+    def holds(self, hash: str) -> bool:
+        """Whether any open session changes this record."""
+        with self._database.reading() as db:
+            return held(db, binary(hash))
+
+    @contextmanager
+    def _changing(self, session: Session) -> Iterator[sqlite3.Connection]:
+        """A transaction that changes an open session."""
+        with self._database.writing() as db:
+            row = db.execute("SELECT committing FROM sessions WHERE id = ?", (session.id,)).fetchone()
+            if row is None:
+                raise NoSession(f"session {session.id} is no longer open")
+            if row[0] is not None:
+                raise SessionClosed(f"session {session.id} is just being committed")
+            db.execute("UPDATE sessions SET revision = revision + 1, idle = 0 WHERE key = ?", (session.key,))
+            yield db
+
+
+def drop(db: sqlite3.Connection, key: int) -> None:
+    """Close a session with all that is staged in it."""
+    db.execute("DELETE FROM staged WHERE session = ?", (key,))
+    db.execute("DELETE FROM sessions WHERE key = ?", (key,))
+
+
+def held(db: sqlite3.Connection, hash: bytes) -> bool:
+    """Whether any open session changes this record."""
+    row = db.execute("SELECT 1 FROM sessions JOIN staged ON staged.session = key AND staged.hash = ? LIMIT 1", (hash,)).fetchone()
+    return row is not None
+
+
+_FIELDS = "key, id, name, author, opened, idle, revision, committing"
+_DIFF = """
+    SELECT s.hash, s.based_on, r.since, r.state, s.state FROM staged s LEFT JOIN records r ON r.hash = s.hash
+    WHERE s.session = ? AND s.hash > ? ORDER BY s.hash LIMIT ?
+"""
+
+
+def _session(row: tuple[object, ...]) -> Session:
+    return Session(*row)  # type: ignore[arg-type]
+
+
+def _find(db: sqlite3.Connection, which: str) -> Session | None:
+    row = db.execute(f"SELECT {_FIELDS} FROM sessions WHERE id = ?1 OR (name = ?1 AND name != '')", (which,)).fetchone()
+    return _session(row) if row else None
+
+
+def _open(db: sqlite3.Connection, name: str, author: str) -> Session:
+    found = _find(db, name) if name else None
+    if found is not None:
+        return found
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    db.execute("INSERT INTO sessions (id, name, author, opened) VALUES (?, ?, ?, ?)", (token_hex(8), name, author, now))
+    return _session(db.execute(f"SELECT {_FIELDS} FROM sessions WHERE key = last_insert_rowid()").fetchone())
+
+
+def _live(db: sqlite3.Connection, hash: str) -> Record | None:
+    row = db.execute("SELECT since, state FROM records WHERE hash = ?", (binary(hash),)).fetchone()
+    return from_state(hash, *row) if row else None
+
+
+def _seen(db: sqlite3.Connection, session: Session, hash: str) -> Record | None:
+    row = db.execute("SELECT based_on, state FROM staged WHERE session = ? AND hash = ?", (session.key, binary(hash))).fetchone()
+    if row is None:
+        return _live(db, hash)
+    return from_state(hash, *row) if row[1] is not None else None
+
+
+def _chunks(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    chunk: list[Change] = []
+    for change in changes:
+        chunk.append(change)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

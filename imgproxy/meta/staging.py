@@ -1,0 +1,91 @@
+"""States that are not live yet: how a record becomes a row of `staged`, of an open session or of a commit on its way in."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from datetime import date
+from typing import NamedTuple
+
+from imgproxy.errors import BadRecord
+from imgproxy.meta.record import Record, state
+from imgproxy.meta.tokens import marks, searchable
+
+_HASH = re.compile("[0-9a-f]{64}")
+_YEAR_ONE = date(1, 1, 1).toordinal()
+
+
+class Change(NamedTuple):
+    """What becomes of one record: its new state (None: it is deleted), and the version that this was based on.
+
+    Without `based_on` it is the version that is live when the change is staged.
+    """
+
+    hash: str
+    record: Record | None
+    based_on: int | None = None
+
+
+_COLUMNS = "second, md5, phash, domain, dkey, width, height, bytes, marks, text, state"
+_NAMES = _COLUMNS.split(", ")
+_STAGE = f"""
+    INSERT INTO staged (session, hash, based_on, {_COLUMNS})
+    VALUES (?1, ?2, coalesce(?3, (SELECT since FROM records WHERE hash = ?2), 0), {", ".join(f"?{place}" for place in range(4, 15))})
+    ON CONFLICT (session, hash) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _NAMES)}
+"""
+_NOTHING = (None,) * len(_NAMES)
+
+
+def stage(db: sqlite3.Connection, session: int, changes: Iterable[Change]) -> None:
+    """Put changes into a session; what is there for the same record is replaced, and stays based on what it was based on."""
+    db.executemany(_STAGE, _rows(session, changes))
+
+
+def binary(hash: str) -> bytes:
+    """A hash as SQLite keeps it, or `BadRecord` if it is none."""
+    if not _HASH.fullmatch(hash):
+        raise BadRecord("hash", "is not 64 lowercase hex digits")
+    return bytes.fromhex(hash)
+
+
+def second(time: str) -> int:
+    """The second of a time since the year 1, by its own clock; 0 for no time.
+
+    >>> second("0001-01-01T00:00:10"), second("2024-05-17T13:45:00+02:00") == second("2024-05-17T13:45:00")
+    (10, True)
+    """
+    if not time:
+        return 0
+    days = date(int(time[:4]), int(time[5:7]), int(time[8:10])).toordinal() - _YEAR_ONE
+    return days * 86_400 + int(time[11:13]) * 3_600 + int(time[14:16]) * 60 + int(time[17:19])
+
+
+def signed(phash: str) -> int | None:
+    """A perceptual hash as SQLite keeps 64 bits."""
+    if not phash:
+        return None
+    number = int(phash, 16)
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _rows(session: int, changes: Iterable[Change]) -> Iterator[tuple[object, ...]]:
+    for hash, record, based_on in changes:
+        yield (session, binary(hash), based_on, *(_NOTHING if record is None else _columns(record)))
+
+
+def _columns(record: Record) -> tuple[object, ...]:
+    found = marks(record)
+    return (
+        second(record.taken_at or record.added_at),
+        bytes.fromhex(record.md5) or None,
+        signed(record.phash),
+        record.domain or None,
+        record.dkey or None,
+        record.width,
+        record.height,
+        record.bytes,
+        " ".join(found),
+        searchable(record, found),
+        state(record),
+    )

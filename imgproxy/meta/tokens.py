@@ -1,0 +1,97 @@
+"""What a search compares: texts and queries become the same plain tokens, by the same function.
+
+A text becomes tokens between single spaces, with a space at both ends: ` am strand _ t_sea y_jpg `. Then "contains this word" is
+"contains this substring", for SQLite's full-text index and for `instr` alike, and both agree by construction.
+
+- Case, diacritics and compatibility forms are folded away: `Zürich`, `ZURICH` and fullwidth letters are one word.
+- Scripts without spaces between words (Chinese, Japanese, Korean, Thai, ...) are cut into single characters, and a query of several
+  is a phrase: so every substring is found, also one of two characters, which is what most words there are.
+- A lone `_` stands between title, description and tags, so that no phrase reaches over.
+- What is exact (a tag, a type, an orientation, a class of size) is a *mark*: a token with a letter and `_` in front, which no word has.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from imgproxy.meta.record import Record
+
+_SINGLE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+_JOINED = "\u0900-\u0dff"
+_TOKEN = re.compile(f"[{_SINGLE}]|(?:(?![{_SINGLE}])[^\\W_]|[{_JOINED}])+")
+_PLAIN = re.compile("[a-z0-9]+")
+_STROKE = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
+_SAFE = re.compile("[a-z0-9\u0080-\U0010ffff]")
+_SPACE = re.compile(r"\s+")
+
+
+def tokens(text: str) -> list[str]:
+    """The words of a text, folded.
+
+    >>> tokens("Straße in Zürich, 東京 2024"), tokens("don't")
+    (['strasse', 'in', 'zurich', '東', '京', '2024'], ['don', 't'])
+    """
+    if text.isascii():
+        return _PLAIN.findall(text.lower())
+    return _TOKEN.findall(_folded(text))
+
+
+def tag_mark(tag: str) -> str:
+    """The mark of a tag, the same for all spellings of it.
+
+    >>> tag_mark("Sea & Sky") == tag_mark("sea  & sky"), tag_mark("a b")
+    (True, 't_a_20b')
+    """
+    plain = _SPACE.sub(" ", unicodedata.normalize("NFKC", tag).casefold()).strip()
+    return "t_" + "".join(c if _SAFE.fullmatch(c) else f"_{ord(c):02x}" for c in plain)
+
+
+def tag_of(mark: str) -> str:
+    """The tag that a mark stands for, folded.
+
+    >>> tag_of("t_a_20b")
+    'a b'
+    """
+    return re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), mark[2:])
+
+
+def type_mark(type: str) -> str:
+    """The mark of a type."""
+    return f"y_{type}"
+
+
+def orientation_mark(orientation: str) -> str:
+    """The mark of an orientation: `landscape`, `portrait` or `square`."""
+    return f"o_{orientation}"
+
+
+def size_marks(side: str, least: int, most: int) -> list[str]:
+    """The marks of every class of size that reaches into these bounds; `side` is `w` or `h`."""
+    return [f"{side}_{bits}" for bits in range(least.bit_length(), min(most, 2**32 - 1).bit_length() + 1)]
+
+
+def marks(record: Record) -> list[str]:
+    """Every mark that a record has, each once."""
+    shape = "landscape" if record.width > record.height else "portrait" if record.width < record.height else "square"
+    sizes = [f"w_{record.width.bit_length()}", f"h_{record.height.bit_length()}"]
+    return [*dict.fromkeys(map(tag_mark, record.tags)), type_mark(record.type), orientation_mark(shape), *sizes]
+
+
+def searchable(record: Record, found: list[str]) -> str:
+    """All that a search compares of a record, whose marks are known: one text of tokens between spaces."""
+    words = tokens(record.title)
+    words.append("_")
+    words += tokens(record.description)
+    for tag in record.tags:
+        words.append("_")
+        words += tokens(tag)
+    return f" {' '.join(words)} _ {' '.join(found)} "
+
+
+def _folded(text: str) -> str:
+    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    return unicodedata.normalize("NFC", _STROKE.sub("", apart))
