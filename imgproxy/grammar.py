@@ -37,7 +37,7 @@ QUALITY = {"avif": 50, "jpg": 80, "jxl": 75, "webp": 80}
 """The quality of a format when the name states none; a format that is not here has no quality."""
 RESERVED = frozenset("cache dpr exp face fit format gray gravity max preset rotate sig text trim".split())
 LONGEST = 255
-"""No name is longer: it has to be a file name. (The syntax itself stops at 240 characters.)"""
+"""No name is longer, for it has to be a file name; the syntax stops at 240. A longer text is refused without looking for its mistake."""
 
 # Every choice below is atomic, `(?>...)`, and stands longest first: nothing is read twice, which halves the time. The published
 # form goes without, as JavaScript has no such groups.
@@ -231,7 +231,7 @@ nginx compares paths: write `^/` for its `^`. The end says `(?!\\n)` because `$`
 
 def parse(text: str) -> Name:
     """Return the name that `text` spells, or raise `BadName` with the place where it stops being one."""
-    match = _NAME.fullmatch(text) if len(text) <= LONGEST else None
+    match = _NAME.fullmatch(text)
     if match is None:
         _explain(text)
     hash, size, *arguments, format, type = match.groups()
@@ -250,6 +250,14 @@ def parse(text: str) -> Name:
     for key, broken, why in rules:
         if broken(name):
             raise BadName(text, _place_of(text, key), why.format(name), rule=True)
+    return name
+
+
+def rendition(hash: str, suffix: str) -> Derived:
+    """Return the rendition of an original that a suffix such as `-256x256-fill.webp` names, or raise `BadName`."""
+    name = parse(hash + suffix)
+    if isinstance(name, Base) or name.hash != hash:
+        raise BadName(hash + suffix, 0, "expected the hash of an original, and then the suffix of a rendition")
     return name
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 
 from imgproxy import grammar
 from imgproxy.errors import BadName
-from imgproxy.grammar import LONGEST, OPTIONS, QUALITY, RESERVED, SYNTAX, Base, Derived, Name, parse
+from imgproxy.grammar import LONGEST, OPTIONS, QUALITY, RESERVED, SYNTAX, Base, Derived, Name, parse, rendition
 from tests.naming import FORMATS, HASH, KEYS, LISTED, TYPES, any_values, lawful, outcome, refusal, spelled_well, texts, well_spelled
 
 NAMES = [text for verdict, text, _ in LISTED if verdict == "name"]
@@ -176,6 +176,25 @@ def test_a_suffix_is_all_that_follows_the_hash() -> None:
     assert Derived(HASH, "webp", width=256, height=256, fill="centre").suffix == "-256x256-fill.webp"
 
 
+def test_a_rendition_is_a_hash_and_a_suffix() -> None:
+    assert rendition(HASH, "-256x256-fill.webp") == Derived(HASH, "webp", width=256, height=256, fill="centre")
+
+
+@pytest.mark.parametrize(
+    ("hash", "suffix", "why"),
+    [
+        (HASH, ".jpg", "expected the hash"),
+        (HASH + "-9x", "-flip.jpg", "expected the hash"),
+        (HASH[:60], HASH[60:] + "-9x.jpg", "expected the hash"),
+        (HASH, "256x256.webp", 'expected "-" and a size'),
+        (HASH, "-9x-q_80.jpg", "states the default"),
+    ],
+)
+def test_what_is_no_suffix_makes_no_rendition(hash: str, suffix: str, why: str) -> None:
+    with pytest.raises(BadName, match=why):
+        rendition(hash, suffix)
+
+
 @pytest.mark.parametrize(
     ("text", "quality"), [("-9x.jpg", 80), ("-9x-q_7.jpg", 7), ("-9x.avif", 50), ("-9x.jxl", 75), ("-9x.webp", 80), ("-9x.png", None)]
 )
@@ -313,6 +332,7 @@ A_PLACE = 'expected one of n ne e se s sw w nw smart entropy, a focal point XxY 
         ("-x", "0.jpg", A_HEIGHT),
         ("-1024x", "0512.jpg", A_HEIGHT),
         ("-1024x", "16384.jpg", A_HEIGHT),
+        ("-1024x", "16389.jpg", A_HEIGHT),
         ("-1024x512", "_q_60.jpg", AN_END),
         ("-1024x512", "%2Dq_60.jpg", AN_END),
         ("-1024x", "abc.jpg", AN_END),
