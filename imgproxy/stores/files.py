@@ -64,18 +64,19 @@ class Fanned:
 
     def path(self, key: str) -> str:
         name = key.replace("/", ",")
-        return f"{_part(name[:2])}/{_part(name[2:4])}/{name}"
+        return f"{part(name[:2])}/{part(name[2:4])}/{name}"
 
     def found(self, entry: os.DirEntry[str], stem: str, depth: int) -> Found | None:
         if depth == 2:
             key = entry.name.replace(",", "/")
             return Found(key, entry.path, True) if key[:4] == stem and entry.is_file(follow_symlinks=False) else None
-        part = entry.name.rstrip("~")
-        ours = _part(part) == entry.name and (depth == 0 or len(stem) == 2 or not part) and entry.is_dir(follow_symlinks=False)
-        return Found(stem + part.replace(",", "/"), entry.path, False) if ours else None
+        text = entry.name.rstrip("~")
+        ours = part(text) == entry.name and (depth == 0 or len(stem) == 2 or not text) and entry.is_dir(follow_symlinks=False)
+        return Found(stem + text.replace(",", "/"), entry.path, False) if ours else None
 
 
-def _part(text: str) -> str:
+def part(text: str) -> str:
+    """The name of the directory for one part of the keys."""
     return text if len(text) == 2 and text != ".." else text + "~"
 
 
@@ -182,7 +183,7 @@ def sweep(directory: Path, now: float) -> int:
     for path in directory.iterdir():
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_mtime < now - STALE:
+            if os.fstat(file.fileno()).st_ctime < now - STALE:
                 path.unlink()
                 swept += 1
     return swept

@@ -110,7 +110,7 @@ class FsStore:
             self._must_be_here()
             with draft(self._drafts) as (_, file):
                 write(file, b"~")
-                now = _synced(file).st_mtime
+                now = _synced(file).st_ctime
             sweep(self._drafts, now)
 
     def close(self) -> None:
