@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 RUN_LOCK := requirements.lock
 DEV_LOCK := requirements-dev.lock
 BUILD_LOCK := requirements-build.lock
+SWIFT_LOCK := tests/swift.lock
+SAMPLES := $(sort $(wildcard samples/*.jpg))
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
@@ -16,7 +18,7 @@ help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 serve: .venv/installed ## serve on http://127.0.0.1:8080 out of ./var, with a few sample images (IMG_... settings count)
-	@exec $(BIN)/imgproxy serve --samples
+	@exec $(BIN)/imgproxy serve $(foreach sample,$(SAMPLES),--try $(sample))
 
 test: .venv/installed ## run every test, on all cores (T="tests/test_grammar.py -k law" runs a part)
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
@@ -38,6 +40,7 @@ lock: ## choose the newest versions of what we depend on, and write them down wi
 	$(COMPILE) --upgrade --all-extras --group dev --group test-apps --group build pyproject.toml -o $(DEV_LOCK)
 	$(COMPILE) --all-extras --constraint $(DEV_LOCK) pyproject.toml -o $(RUN_LOCK)
 	$(COMPILE) --group build --constraint $(DEV_LOCK) -o $(BUILD_LOCK)
+	$(COMPILE) --group swift-server --upgrade -o $(SWIFT_LOCK)
 
 clean: ## remove what was made here, but not ./var
 	rm -rf .venv .venv-lock .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
