@@ -24,9 +24,7 @@ test: .venv/installed ## run every test, on all cores (T="tests/test_grammar.py 
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
 
 check: .venv/installed ## look for what is wrong without running it: form, habits, types
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@wrong=0; for look in "ruff format --check ." "ruff check ." "mypy"; do echo "$$look"; $(BIN)/$$look || wrong=1; done; exit $$wrong
 
 fix: .venv/installed ## put right what can be put right by itself
 	$(BIN)/ruff check --fix-only --quiet .
