@@ -15,7 +15,7 @@ import click
 from imgproxy import config, wiring
 from imgproxy.config import Settings
 from imgproxy.errors import BadName, Error
-from imgproxy.grammar import OPTIONS, SYNTAX, parse
+from imgproxy.grammar import OPTIONS, SYNTAX, Derived, parse
 from imgproxy.images import Images
 from imgproxy.security import Keyring
 
@@ -89,7 +89,7 @@ def get(name: str, output: Path | None) -> None:
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     """One command line option for each row of the grammar's table."""
     for option in reversed(OPTIONS):
-        flag = option.argument == ""
+        flag = getattr(Derived, option.key) is False
         told = f"The option {option.key}." if flag else f"The option {option.key}: {option.wanted}."
         if option.key == "fill":
             told = told.replace('no "_"', "centre")

@@ -397,8 +397,8 @@ def test_only_signed_names_are_opened_where_the_policy_says_so(tmp_path: Path) -
 
 
 def test_only_listed_renditions_are_opened_where_the_policy_says_so(tmp_path: Path) -> None:
-    listed = {"IMG_POLICY": "listed", "IMG_LISTED": "-20x20.png", "IMG_PRESETS": "thumb=-10x10-fill.webp", "IMG_ORIGINALS": "signed"}
-    with serving(tmp_path / "var", **listed) as server:
+    listed = {"IMG_POLICY": "listed", "IMG_LISTED": "-20x20.png", "IMG_PRESETS": "thumb=-10x10-fill.webp"}
+    with serving(tmp_path / "var", IMG_ORIGINALS="signed", IMG_KEYS=KEY, **listed) as server:
         (base,) = server.put(written(tmp_path / "a.png", png(40, 40)))
         hash = base.removesuffix(".png")
         assert server.get(f"/{hash}-20x20.png").status == 200

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ class Pictures:
         elif isinstance(image.file, io.BytesIO):
             resp.data = image.file.getvalue()[start : start + count]
         else:
+            image.file.seek(0, os.SEEK_END)  # a server that sends by descriptor does not see what a buffer has read ahead
             image.file.seek(start)
             resp.stream = image.file if part is None else Part(image.file, count)
 
