@@ -1,4 +1,7 @@
-"""The command line: serve pictures, put and get them, and work with names."""
+"""The command line: serve pictures, put and get them, and work with names.
+
+What only works with names loads nothing but the grammar; the house is imported by the commands that live in it.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy import config, wiring
-from imgproxy.config import Settings
 from imgproxy.errors import BadName, Error
 from imgproxy.grammar import OPTIONS, SYNTAX, Derived, parse
-from imgproxy.images import Images
 from imgproxy.security import Keyring
 
+if TYPE_CHECKING:
+    from imgproxy.config import Settings
+    from imgproxy.images import Images
+
 _CHUNK = 1 << 20
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SAMPLE_SUFFIXES = ("-800x600.jpg", "-256x256-fill_smart.webp", "-320x-turn_90.png")
 
 
@@ -40,10 +45,10 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--try", "samples", multiple=True, type=click.Path(exists=True, path_type=Path), help="Put this picture first; may be repeated.")
+@click.option("--try", "samples", multiple=True, type=_FILE, help="Put this picture first; may be repeated.")
 def serve(samples: tuple[Path, ...]) -> None:
     """Serve pictures by name with gunicorn, as the settings say."""
-    settings = wiring.settings_of(os.environ)
+    settings = _settings()
     _warn(settings)
     for path in samples:
         with _images() as images, path.open("rb") as file:
@@ -52,11 +57,11 @@ def serve(samples: tuple[Path, ...]) -> None:
             click.echo(f"try  http://{settings.bind[0]}/{added.name.hash}{suffix}")
     click.echo(f"serving on {', '.join(settings.bind)} out of {settings.data}; stop with Ctrl-C")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))])
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))])  # noqa: S606
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=_FILE)
 def put(files: tuple[Path, ...]) -> None:
     """Keep FILES as originals; print the base name of each."""
     failed = False
@@ -80,10 +85,9 @@ def get(name: str, output: Path | None) -> None:
     wanted = parse(name)
     if output is None and sys.stdout.isatty():
         raise click.UsageError("a picture on a terminal is no use: say -o FILE, or redirect")
-    with _images() as images, images.open(wanted).file as file:
-        with click.open_file("-" if output is None else str(output), "wb") as out:
-            while data := file.read(_CHUNK):
-                out.write(data)
+    with _images() as images, images.open(wanted).file as file, click.open_file(str(output or "-"), "wb") as out:
+        while data := file.read(_CHUNK):
+            out.write(data)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +143,7 @@ def check(names: tuple[str, ...], syntax: bool) -> None:
 @click.option("--expires", type=int, help="Seconds from now after which the signature opens nothing.")
 def sign(name: str, expires: int | None) -> None:
     """Print the path of NAME, signed with the newest key."""
-    settings = wiring.settings_of(os.environ)
+    settings = _settings()
     if not settings.keys:
         raise click.ClickException("no keys are set: IMG_KEYS (or keys in the settings file) wants one in hex, of 16 bytes or more")
     until = None if expires is None else int(time.time()) + expires
@@ -149,10 +153,18 @@ def sign(name: str, expires: int | None) -> None:
 @main.command("config")
 def show_config() -> None:
     """Print every setting, its value and where it comes from."""
-    settings = wiring.settings_of(os.environ)
+    from imgproxy import config
+
+    settings = _settings()
     for name, value, origin in config.describe(settings):
         click.echo(f"{name} = {value}\t# {origin}")
     _warn(settings)
+
+
+def _settings() -> Settings:
+    from imgproxy import wiring
+
+    return wiring.settings_of(os.environ)
 
 
 def _warn(settings: Settings) -> None:
@@ -168,7 +180,9 @@ def _conf(name: str) -> Path:
 
 @contextmanager
 def _images() -> Iterator[Images]:
-    house = wiring.build(wiring.settings_of(os.environ))
+    from imgproxy import wiring
+
+    house = wiring.build(_settings())
     try:
         yield house.images
     finally:

@@ -141,7 +141,7 @@ class Originals:
             except BaseException:
                 file.close()
                 raise
-            return Blob(blob.item, file)  # type: ignore[arg-type]
+            return Blob(blob.item, file)
 
 
 def _identity(file: BinaryIO) -> tuple[int, ...] | None:
@@ -151,4 +151,3 @@ def _identity(file: BinaryIO) -> tuple[int, ...] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-

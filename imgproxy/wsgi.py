@@ -1,9 +1,9 @@
 """The applications that a WSGI server runs: `read()`, and `Mounted`, which puts the pictures in front of any other application.
 
-    gunicorn "imgproxy.wsgi:read()"
+gunicorn "imgproxy.wsgi:read()"
 
-    from imgproxy.wsgi import Mounted
-    application = Mounted(application, "/images")        # Flask, Django, anything that speaks WSGI
+from imgproxy.wsgi import Mounted
+application = Mounted(application, "/images")        # Flask, Django, anything that speaks WSGI
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def django_application() -> WSGIApplication:
         urls = type("urls", (), {"urlpatterns": [path("", home), path("images/<path:rest>", images)]})
         settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=urls, SECRET_KEY="a secret of the test", USE_TZ=True, DEBUG=False)
         django.setup()
-    return WSGIHandler()
+    application: WSGIApplication = WSGIHandler()
+    return application
 
 
 class Quiet(WSGIRequestHandler):

@@ -68,6 +68,7 @@ class Diary:
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Note the start."""
         resp.context.began = time.perf_counter()
+        resp.context.origin, resp.context.size, resp.context.error, resp.context.troubles = "none", 0, "", ()
         resp.set_header("X-Request-Id", observe.begin(req.env.get("HTTP_X_REQUEST_ID")))
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool) -> None:
@@ -78,10 +79,10 @@ class Diary:
                 method=req.method,
                 target=raw_target(req.env),
                 status=resp.status_code,
-                origin=said.get("origin", "none"),
+                origin=said.origin,
                 seconds=time.perf_counter() - said.began,
-                size=said.get("size", 0),
-                error=said.get("error", ""),
-                troubles=said.get("troubles", ()),
+                size=said.size,
+                error=said.error,
+                troubles=said.troubles,
             )
         )

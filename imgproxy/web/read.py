@@ -162,7 +162,7 @@ class Pictures:
         else:
             image.file.seek(0, os.SEEK_END)  # a server that sends by descriptor does not see what a buffer has read ahead
             image.file.seek(start)
-            resp.stream = image.file if part is None else Part(image.file, count)
+            resp.stream = image.file if part is None else Part(image.file, count)  # type: ignore[assignment]
 
 
 def _kind(name: Name) -> str:
@@ -206,9 +206,9 @@ def _part(req: falcon.Request, image: Image, tag: str) -> tuple[int, int] | None
     return asked_range(header, image.size)
 
 
-def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App:
+def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App[falcon.Request, falcon.Response]:
     """An application that answers for pictures alone."""
-    app = falcon.App(middleware=[Diary()])
+    app: falcon.App[falcon.Request, falcon.Response] = falcon.App(middleware=[Diary()])
     app.add_error_handler(Exception, on_surprise)
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(errors.Error, on_error)
@@ -216,7 +216,7 @@ def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App:
     return app
 
 
-def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App:
+def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App[falcon.Request, falcon.Response]:
     """The public application: pictures, health and figures."""
     app = pictures(images, guards, manner)
     app.add_route("/healthz", Health())

@@ -38,9 +38,8 @@ class Bare:
 
     def __init__(self) -> None:
         env = {**os.environ, "VIPS_CONCURRENCY": "1"}
-        self._processes = [
-            subprocess.Popen([sys.executable, "-c", BARE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)
-        ]
+        words = [sys.executable, "-c", BARE]
+        self._processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
 
     def render(self, files: list[Path]) -> None:
         """Render them all, half in each process."""
