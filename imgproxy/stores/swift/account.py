@@ -100,8 +100,8 @@ class Keystone:
     @property
     def settings(self) -> str:
         if "password" in self.proof:
-            return "OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME and the domains"
-        return "OS_AUTH_URL, OS_APPLICATION_CREDENTIAL_ID and OS_APPLICATION_CREDENTIAL_SECRET"
+            return "OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME, the domains and OS_REGION_NAME"
+        return "OS_AUTH_URL, OS_APPLICATION_CREDENTIAL_ID, OS_APPLICATION_CREDENTIAL_SECRET and OS_REGION_NAME"
 
     def enter(self, timeout: Timeout) -> Pass:
         """One POST of a new session's; the catalogue that comes with the token says where the containers are."""

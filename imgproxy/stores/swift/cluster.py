@@ -186,29 +186,30 @@ class Swift:
     def _pass(self, refused: Pass | None, tries: _Tries) -> Pass:
         """The pass of all; a new one in place of `refused`, fetched by one thread while the others wait for it."""
         held = self._shared()
+        before = held.rounds
         shown = held.pass_
         if shown is not None and shown is not refused:
             return shown
-        before = held.rounds
         timeout = tries.timeout()
         if not held.lock.acquire(timeout=sum(timeout)):
             raise _NoPass(Fault(StoreDown, f"container {tries.where}: Swift gives no token"))
         try:
+            # Whoever waited here takes what the one before him came back with, be it a pass or a refusal.
             if held.rounds == before:
                 self._renew(held, timeout, tries.where)
-            if held.fault is not None:
+            if held.pass_ is None:
+                assert held.fault is not None
                 raise _NoPass(held.fault)
-            assert held.pass_ is not None
             return held.pass_
         finally:
             held.lock.release()
 
     def _renew(self, held: _Shared, timeout: Timeout, where: str) -> None:
-        held.rounds += 1
         try:
             held.pass_, held.fault = self._account.enter(timeout), None
         except Exception as error:
             held.pass_, held.fault = None, fault_of(error, where, self._account.settings)
+        held.rounds += 1
 
     def _shared(self) -> _Shared:
         """A forked child shares no connection, and no lock that another thread of its parent may have held."""

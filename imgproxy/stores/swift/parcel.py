@@ -14,6 +14,9 @@ MOST = 5 * 2**30
 """No single object of Swift is larger; more would have to go in segments, which this project does not do."""
 
 
+_BLOCK = 2**20
+
+
 class Parcel:
     """A source on its way out, as the client library reads it."""
 
@@ -81,13 +84,23 @@ class Arriving(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill what comes with one read of the socket; once it broke off, it stays broken."""
+        """Fill what comes with one read of the socket."""
+        block = self._next(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def readall(self) -> bytes:
+        """All that is left."""
+        return b"".join(iter(lambda: self._next(self._left), b""))
+
+    def _next(self, most: int) -> bytes:
+        """What one read of the socket gives; once it broke off, it stays broken."""
         if self._broken:
             raise StoreDown(self._broken)
         if not self._left:
-            return 0
+            return b""
         try:
-            block: bytes = self._raw.read1(min(len(buffer), self._left))
+            block: bytes = self._raw.read1(min(most, self._left, _BLOCK))
         except Exception as error:
             raise self._trouble("broke off") from error
         if not block:
@@ -95,8 +108,7 @@ class Arriving(io.RawIOBase):
         if time.monotonic() > self._until:
             raise self._trouble("took too long")
         self._left -= len(block)
-        buffer[: len(block)] = block
-        return len(block)
+        return block
 
     def close(self) -> None:
         """Let the connection go, for another use if nothing is left on it."""
