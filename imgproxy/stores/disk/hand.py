@@ -1,7 +1,7 @@
 """The hand that goes round the disk tier, a few files at every `put`: what was read is noted, what nobody knows is removed.
 
-At two values or more for each `put`, the hand has passed every value at least once before it can have become the longest unused by
-puts alone. So what nginx reads without a word to the index is noted in time, with neither a thread nor a timer.
+Four files for each `put` are two rounds in the time in which puts alone would renew the whole tier: the hand passes every value before
+it becomes the longest unused. So what nginx reads without a word to the index is noted in time, with neither a thread nor a timer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imgproxy.picture import EDITION_TIME
 from imgproxy.stores.disk.rows import Rows
 from imgproxy.stores.disk.tree import UNREAD, Tree
 
-_STEPS = 6
+_STEPS = 4
 _ERASED = 16
 
 

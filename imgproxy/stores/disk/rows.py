@@ -23,7 +23,7 @@ from imgproxy.stores.disk.tree import Tree, key_of
 from imgproxy.stores.files import opened
 
 _NEVER = 1e9
-_PATIENCE = 2.0
+_PATIENCE = 0.5
 """So many seconds an index that others write is waited for."""
 
 EVICTION_POLICY["longest-unused"] = {"init": None, "get": None, "cull": "SELECT {fields} FROM Cache ORDER BY expire_time LIMIT ?"}

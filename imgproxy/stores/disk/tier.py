@@ -70,7 +70,8 @@ class DiskTier:
         if create and self.head(key) is not None:
             return False
         with spoken():
-            self._tree.make()
+            if not self._tree.drafts.is_dir():
+                self._tree.make()
         with draft(self._tree.drafts) as (path, file):
             size, digest = _poured(source, file)
             with spoken():
