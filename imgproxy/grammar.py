@@ -189,17 +189,14 @@ def _unboxed(name: Derived) -> bool:
     return name.width is None or name.height is None
 
 
-def _compass(name: Derived) -> bool:
-    return isinstance(name.fill, tuple) and all(permille in (0, 500, 1000) for permille in name.fill)
-
-
+_COMPASS = frozenset((x, y) for x in (0, 500, 1000) for y in (0, 500, 1000))
 _Rule: TypeAlias = tuple[str, Callable[[Derived], bool], str]
 
 _RULES: tuple[_Rule, ...] = (
     ("anim", lambda name: name.format not in ("gif", "webp"), "{0.format} is never animated here"),
     ("bg", lambda name: name.bg == "ffffff" and name.format == "jpg", "states the default: jpg has a white background"),
     ("fill", _unboxed, "fill needs a size of width and height"),
-    ("fill", _compass, "that focal point is the centre or has a compass name"),
+    ("fill", lambda name: name.fill in _COMPASS, "that focal point is the centre or has a compass name"),
     ("lossless", lambda name: name.format not in ("avif", "jxl", "webp"), "{0.format} has no lossless choice"),
     ("pad", _unboxed, "pad needs a size of width and height"),
     ("pad", lambda name: name.fill is not None, "pad excludes fill"),
