@@ -18,6 +18,9 @@ EDITION_TIME = 1_700_000_000 + EDITION
 HEAD = 1024
 """So many first bytes are enough for `sniff`."""
 
+SIGNAL_HEAD = 65_536
+"""So many first bytes are enough for `colour_signal`, but for files that no encoder writes."""
+
 MEDIA_TYPES = {
     "avif": "image/avif",
     "gif": "image/gif",
@@ -47,6 +50,12 @@ _MAGIC = re.compile(
 )
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
+
+_SIGNALS = {
+    "avif": re.compile(rb"\0\0\0\x13colrnclx(..)(..)", re.DOTALL),
+    "heic": re.compile(rb"\0\0\0\x13colrnclx(..)(..)", re.DOTALL),
+    "png": re.compile(rb"\0\0\0\x04cICP(.)(.)", re.DOTALL),
+}
 
 Corner = Literal["centre", "n", "ne", "e", "se", "s", "sw", "w", "nw"]
 
@@ -101,6 +110,12 @@ def _heif_type(head: bytes) -> str | None:
     if major in _AVIF_BRANDS or (major not in _HEIF_BRANDS - {b"mif1", b"msf1"} and others & _AVIF_BRANDS):
         return "avif"
     return "heic" if ({major} | others) & _HEIF_BRANDS else None
+
+
+def colour_signal(head: bytes, type: str) -> tuple[int, int] | None:
+    """The code points (ITU-T H.273) of primaries and transfer that the file states beside its pixels, or None."""
+    match = _SIGNALS[type].search(head) if type in _SIGNALS else None
+    return (int.from_bytes(match[1]), int.from_bytes(match[2])) if match else None
 
 
 def etag(size: int) -> str:

@@ -74,7 +74,8 @@ def _scaled(original: Original, part: Rectangle, size: Size, frames: int) -> lis
     whole = Size(column.width, column.height // frames)
     part = rescaled(part, original.stored, whole)
     pictures = [
-        srgb(_resized(column.crop(part.x, part.y + frame * whole.height, part.width, part.height), size)) for frame in range(frames)
+        srgb(_resized(column.crop(part.x, part.y + frame * whole.height, part.width, part.height), size), original.signal)
+        for frame in range(frames)
     ]
     return _in_memory(pictures) if frames > 1 else pictures
 
@@ -96,7 +97,7 @@ def _with_even_alpha(image: Any, work: Callable[[Any], Any]) -> Any:
     """Work on premultiplied pixels, so that no colour seeps out of what is transparent."""
     if not image.hasalpha():
         return work(image)
-    return work(image.premultiply()).unpremultiply().cast(image.format)
+    return work(image.premultiply().cast(image.format)).unpremultiply().cast(image.format)
 
 
 def _turned(picture: Any, turn: tuple[int, bool]) -> Any:
@@ -149,7 +150,7 @@ def _sharpened(picture: Any, name: Derived) -> Any:
     if name.sharp is None:
         return picture
     sigma = name.sharp / 10
-    return _with_even_alpha(picture, lambda even: even.cast("uchar").sharpen(sigma=sigma))
+    return _with_even_alpha(picture, lambda even: even.sharpen(sigma=sigma))
 
 
 def _mark(original: Original, mark: Mark, canvas: Size) -> Any:

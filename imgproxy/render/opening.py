@@ -19,7 +19,7 @@ from imgproxy.errors import CannotRead, Error, Impossible, NotAnImage
 from imgproxy.geometry import LYING, Size
 from imgproxy.grammar import TYPES
 from imgproxy.limits import Limits
-from imgproxy.picture import HEAD, Facts, sniff
+from imgproxy.picture import HEAD, SIGNAL_HEAD, Facts, colour_signal, sniff
 from imgproxy.render.failing import decoding
 from imgproxy.render.tiny import TINY
 
@@ -64,6 +64,11 @@ class Original:
     def stored(self) -> Size:
         """The size of one frame, as the file has it."""
         return self.upright.turned(self.facts.orientation in LYING)
+
+    @property
+    def signal(self) -> tuple[int, int] | None:
+        """The code points for primaries and transfer, where the file says any."""
+        return colour_signal(_head(self.content, SIGNAL_HEAD), self.facts.type)
 
     @property
     def sample_bytes(self) -> int:
@@ -135,6 +140,10 @@ def _content(source: BinaryIO, limits: Limits) -> int | bytes:
     return content
 
 
+def _head(content: int | bytes, length: int) -> bytes:
+    return content[:length] if isinstance(content, bytes) else os.pread(content, length, 0)
+
+
 def _source(content: int | bytes) -> pyvips.Source:
     if isinstance(content, bytes):
         return pyvips.Source.new_from_memory(content)
@@ -144,7 +153,7 @@ def _source(content: int | bytes) -> pyvips.Source:
 
 def _type(content: int | bytes, limits: Limits) -> str:
     """The type by the first bytes, if it may be decoded, can be decoded, and libvips sees the same in it."""
-    type = sniff(content[:HEAD] if isinstance(content, bytes) else os.pread(content, HEAD, 0))
+    type = sniff(_head(content, HEAD))
     if type is None:
         raise NotAnImage(f"not an image of a type known here: {', '.join(TYPES)}")
     if type == "svg" and not limits.svg:
