@@ -68,7 +68,7 @@ class Company:
         while not self._holds():
             with self._folder() as folder, only_starter(folder, "pool.lock") as starter:
                 if starter and not self._holds():
-                    start_keeper(folder, self._stem, self._written)
+                    start_keeper(self._directory, self._stem, self._written)
                     continue
             _pause(until)
 

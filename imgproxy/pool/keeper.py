@@ -1,6 +1,6 @@
 """The keeper: one process per pool, which forks renderers, replaces the dead, and leaves when nobody needs it any more.
 
-    python -P -m imgproxy.pool.keeper <descriptor of the directory> <stem> <plan and limits>
+    python -P -m imgproxy.pool.keeper <directory> <stem> <plan and limits>
 
 It loads libvips and never uses it: a process that has can no longer be forked (libvips' threads do not follow), one that has not is a
 clean state that a renderer starts from in milliseconds. The job queue is the backlog of a listening socket that it shares with its
@@ -199,14 +199,15 @@ class Door:
         self.socket.close()
 
 
-def main(folder: int, stem: str, plan: PoolPlan, limits: Limits) -> None:
+def main(directory: str, stem: str, plan: PoolPlan, limits: Limits) -> None:
     """Listen, go into the background (who started this knows then that it listens), and keep."""
     os.umask(0o077)
+    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    log = os.open("pool.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=folder)
     # The kernel lets one more wait than it is told.
     jobs = Door(folder, f"{stem}.{JOBS}", plan.queue - 1)
     life = Door(folder, f"{stem}.{LIFE}", 1024)
     life.socket.setblocking(False)
-    log = os.open("pool.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=folder)
     if os.fork():
         os._exit(0)
     # Who holds the starter's standard error would wait for its end as long as this process lives.
@@ -220,4 +221,4 @@ def main(folder: int, stem: str, plan: PoolPlan, limits: Limits) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], *read(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], *read(sys.argv[3]))

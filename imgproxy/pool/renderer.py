@@ -7,15 +7,14 @@ happens to it happens to one job.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import resource
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
-import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +26,7 @@ from imgproxy.picture import Mark, Stamp
 from imgproxy.pool.answers import is_loss, write_abilities, write_facts, write_refusal, write_size
 from imgproxy.pool.plan import PoolPlan
 from imgproxy.pool.wire import Cut, Head, Wire, same_user
+from imgproxy.render.tiny import TINY
 
 READY = b"\0"
 """What a renderer writes to its standard error, which the keeper reads, when it is ready for its first job."""
@@ -48,31 +48,20 @@ class Renderer:
         self._door = door
         self._limits = limits
         self._plan = plan
+        self._served = 0
         # Both are opened before the jail closes; the first is what a client ends this very process by, whoever has its number.
         self._self = os.pidfd_open(os.getpid())
-        self._sample = os.fdopen(os.memfd_create("sample"), "w+b")
-        self._sample.write(_tiny_png())
-        self._sample.seek(0)
         self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def live(self) -> int:
         """Serve, and return the exit status."""
         _jail(self._plan)
-        self._warm_up()
+        _warm_up(self._limits)
         os.write(2, READY)
-        for _ in range(self._plan.renders):
+        while self._served < self._plan.renders and not self._is_too_large():
             if not self._next():
                 return 1
-            if self._resident() > self._plan.resident:
-                _give_back()
-            if self._resident() > self._plan.resident:
-                break
         return 0
-
-    def _warm_up(self) -> None:
-        """Render a tiny picture, so that the first job finds threads, tables and colour profiles where they are wanted."""
-        with self._sample as sample:
-            render.render(sample, grammar.Derived("0" * 64, "jpg", width=8, height=8), self._limits, None)
 
     def _next(self) -> bool:
         """Wait for a connection and serve it; False if this process had better not serve another."""
@@ -92,6 +81,7 @@ class Renderer:
     def _serve(self, wire: Wire, ask: Head, files: list[BinaryIO]) -> bool:
         # The default action of SIGALRM is the end, wherever in libvips the process may be.
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds + BELT)
+        self._served += 1
         wire.say({"started": os.getpid()}, self._self)
         head, body = self._answer(ask, files)
         wire.say(head)
@@ -111,6 +101,11 @@ class Renderer:
         except Exception:
             traceback.print_exc()
             return write_refusal(errors.RendererLost("the renderer failed in an unforeseen way")), b""
+
+    def _is_too_large(self) -> bool:
+        if self._resident() > self._plan.resident:
+            _give_back()
+        return self._served > 0 and self._resident() > self._plan.resident
 
     def _resident(self) -> int:
         return int(os.pread(self._memory, 128, 0).split()[1]) * resource.getpagesize()
@@ -162,11 +157,10 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _tiny_png() -> bytes:
-    header = struct.pack("!IIBBBBB", 16, 16, 8, 2, 0, 0, 0)
-    rows = zlib.compress((b"\0" + bytes(16 * 3)) * 16)
-    chunks = (b"IHDR" + header, b"IDAT" + rows, b"IEND")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack("!I", len(c) - 4) + c + struct.pack("!I", zlib.crc32(c)) for c in chunks)
+def _warm_up(limits: Limits) -> None:
+    """Try every type and format, and render a tiny picture: what is set up at the first use is set up before the first job."""
+    render.abilities()
+    render.render(io.BytesIO(TINY["jpg"]), grammar.Derived("0" * 64, "jpg", width=4, height=4), limits, None)
 
 
 def _give_back() -> None:

@@ -19,9 +19,9 @@ _ALLOCATOR_HOMES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", f"/usr/lib/{os.u
 _ALLOCATOR_HABITS = "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0"
 
 
-def start_keeper(folder: int, stem: str, plan: str) -> None:
+def start_keeper(directory: Path, stem: str, plan: str) -> None:
     """Start a keeper of that plan (as it is written) for that directory, and return when it listens."""
-    command = [sys.executable, "-P", "-m", "imgproxy.pool.keeper", str(folder), stem, plan]
+    command = [sys.executable, "-P", "-m", "imgproxy.pool.keeper", str(directory.absolute()), stem, plan]
     try:
         done = subprocess.run(
             command,
@@ -30,7 +30,6 @@ def start_keeper(folder: int, stem: str, plan: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=(folder,),
             timeout=_SECONDS,
             check=False,
         )
