@@ -205,7 +205,7 @@ class CloudStore:
     def _delete_together(self, keys: list_[str]) -> int:
         with spoken(self._bucket):
             try:
-                obstore.delete(self._hither, keys)
+                obstore.delete(self._thither, keys)  # takes its time: some services do this one by one
                 return len(keys)
             except FileNotFoundError as error:
                 self._be_there(error)

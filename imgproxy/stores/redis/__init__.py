@@ -6,7 +6,7 @@
   gone, or be again what it was before.
 - A value carries its lengths, and a digest of its key, its words and its bytes. What does not agree is no object, and is removed.
 - Redis down, slow, loading or locked is a tier that forgets: `get` and `head` say None, `put` says True. That costs one caller a moment,
-  and then nobody asks, but for one caller in `pause`. `delete` and `list` raise `StoreDown`: there, None would be a lie.
+  and then nobody asks, but for one caller in `pause`. `delete` and `list` raise: there, to say nothing would be a lie.
 - A listing reads all names of its prefix, once for every `PAGE` objects that it yields; what comes and goes meanwhile may be missed.
 - Keys begin with `imgproxy:<edition>:`, so nobody is given what another edition has made.
 """

@@ -58,7 +58,7 @@ class Shelf:
         """Keep an object of any size, for a while."""
         name = self._name(key)
         value = written(key, source.read(), type, dict(note or {}))
-        with _spoken(StoreFull):
+        with _spoken():
             if self._redis.set(name, value, px=self._expire, nx=create):
                 return True
             # What is in the way may be rotten; then it is none, and reading it has removed it.
@@ -82,7 +82,7 @@ class Shelf:
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Item]:
         """The objects, a page at a time, each page out of all names: Redis has no order."""
-        with _spoken():
+        with _spoken(StoreDown):
             while True:
                 page = heapq.nsmallest(PAGE, (key for key in self._keys(prefix) if key > after))
                 keys = list_(dict.fromkeys(page))
@@ -94,7 +94,7 @@ class Shelf:
 
     def check(self) -> None:
         """Return if Redis answers."""
-        with _spoken():
+        with _spoken(StoreDown):
             self._redis.ping()
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ def _answers(pipeline: Pipeline) -> list[Any]:
 
 
 @contextmanager
-def _spoken(refused: type[StoreTrouble] = StoreDown) -> Iterator[None]:
-    """Turn what the client raises into the store's own words; `refused` is what it means if Redis is there and will not."""
+def _spoken(refused: type[StoreTrouble] = StoreFull) -> Iterator[None]:
+    """Turn what the client raises into the store's own words; a Redis that is there and will not do a thing is not down."""
     try:
         yield
     except ResponseError as error:
