@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
@@ -21,11 +22,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
 
-from imgproxy.errors import BadSettings, StoreDown, StoreFull, StoreTrouble
+from imgproxy.errors import BadSettings, StoreDown, StoreFull, StoreLied, StoreTrouble
 from imgproxy.stores.cloud import PIECE, WHOLE, CloudStore, Patience
 from imgproxy.stores.cloud.bucket import Bucket, connected
 from imgproxy.stores.swift import Container, Swift, SwiftStore
@@ -361,6 +363,36 @@ def test_what_strangers_put_there_is_left_out_of_a_listing(s3: Service, swift: S
     for name in ("a-b", "a/", "a/b", "A", "ä", "a b", "a%b", "a~b"):
         tell(swift, "PUT", f"{bucket}/{quote(name)}", {})
     assert keys(CloudStore(url, s3.options, PATIENCE)) == ["a-b", "a/b"]
+
+
+class Disorderly(BaseHTTPRequestHandler):
+    """A service that lists in no order, as directory buckets do."""
+
+    def do_GET(self) -> None:
+        row = "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>x</ETag><Size>1</Size></Contents>"
+        rows = "".join(row.format(key) for key in "acbd")
+        page = f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_service_that_lists_out_of_order_has_lied() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Disorderly) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            listing = CloudStore("s3://photos", s3_options(server.server_port), PATIENCE).list()
+            assert [next(listing).key, next(listing).key] == ["a", "c"]
+            with pytest.raises(StoreLied, match="out of order"):
+                next(listing)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 # ---- what keeps it from working
