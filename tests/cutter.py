@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +20,11 @@ HOST = "127.0.0.1"
 class Rule:
     """What befalls a connection after `after` bytes went `way`: "down" are the server's bytes, "up" the client's.
 
-    `cut` closes it, `reset` with a rude RST, `hang` lets nothing pass any more, `flip` changes one bit and goes on, `drip` lets one byte
-    pass each tenth of a second, `refuse` closes it at once.
+    `cut` closes it, `hang` lets nothing pass any more, `flip` changes one bit and goes on, `drip` lets one byte pass each tenth of a
+    second, `refuse` resets it at once.
     """
 
-    what: Literal["cut", "reset", "hang", "flip", "drip", "refuse"]
+    what: Literal["cut", "hang", "flip", "drip", "refuse"]
     after: int = 0
     way: Literal["down", "up"] = "down"
 
@@ -42,6 +43,7 @@ class Cutter:
         self._done = threading.Event()
         self.connections = 0
         self.struck = 0
+        self.passed = {"up": 0, "down": 0}
 
     @property
     def port(self) -> int:
@@ -83,30 +85,30 @@ class Cutter:
     def _connect(self, client: socket.socket, rule: Rule | None) -> None:
         if rule is not None and rule.what == "refuse":
             self.struck += 1
-            _end(client, rude=True)
+            _reset(client)
             return
         try:
             server = socket.create_connection((HOST, self._target), 5)
         except OSError:
-            _end(client, rude=True)
+            _reset(client)
             return
         with self._lock:
             self._open |= {client, server}
-        up = self._spawn(lambda: self._pass(client, server, rule if rule is not None and rule.way == "up" else None))
-        self._pass(server, client, rule if rule is not None and rule.way == "down" else None)
+        up = self._spawn(lambda: self._pass("up", client, server, rule))
+        self._pass("down", server, client, rule)
         up.join()
         for line in (client, server):
             with self._lock:
                 self._open.discard(line)
             line.close()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, rule: Rule | None) -> None:
+    def _pass(self, way: str, source: socket.socket, sink: socket.socket, rule: Rule | None) -> None:
         """Carry bytes one way until either end has had enough, or the rule strikes."""
         passed = 0
         struck = False
         with suppress(OSError):
             while data := source.recv(2**16):
-                if rule is not None and not struck and passed + len(data) > rule.after:
+                if rule is not None and rule.way == way and not struck and passed + len(data) > rule.after:
                     struck = True
                     with self._lock:
                         self.struck += 1
@@ -117,6 +119,7 @@ class Cutter:
                     continue
                 sink.sendall(data)
                 passed += len(data)
+                self.passed[way] += len(data)
         _half_close(sink)
 
     def _strike(self, rule: Rule, source: socket.socket, sink: socket.socket, data: bytes) -> bool:
@@ -129,7 +132,7 @@ class Cutter:
         elif rule.what == "hang":
             self._wait_closed(source)
         for line in (source, sink):
-            _end(line, rude=rule.what == "reset")
+            _end(line)
         return False
 
     def _drip(self, source: socket.socket, sink: socket.socket, data: bytes) -> None:
@@ -149,7 +152,7 @@ class Cutter:
         with self._lock:
             lines, self._open = self._open, set()
         for line in lines:
-            _end(line, rude=False)
+            _end(line)
 
     def _spawn(self, run: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=run, daemon=True)
@@ -158,13 +161,16 @@ class Cutter:
         return thread
 
 
-def _end(line: socket.socket, rude: bool) -> None:
+def _end(line: socket.socket) -> None:
+    """Close it for both sides, and wake whoever waits for its bytes; its descriptor is closed by its owner."""
     with suppress(OSError):
-        if rude:
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            line.close()
-        else:
-            line.shutdown(socket.SHUT_RDWR)
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def _reset(line: socket.socket) -> None:
+    """Close it with an RST."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    line.close()
 
 
 def _half_close(line: socket.socket) -> None:

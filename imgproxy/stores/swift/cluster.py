@@ -42,7 +42,8 @@ class Patience:
 
     `connect` and `read` are for each try, and `read` is the longest silence: keep it above the `node_timeout` (10 s, if nobody changed
     it) after which Swift's proxy leaves a hung server for the next, or that server costs an error rather than a moment. `total`
-    is for all tries of a request together, and for reading what it answered, which may take another second for each MiB.
+    is for all tries of a request together, and for reading what it answered, which may take another second for each MiB. (Only the head
+    of an answer has no other limit than `read` between its bytes.)
     """
 
     connect: float = 2.0
@@ -157,9 +158,11 @@ class Swift:
                 tries.after(error.fault, error)
             except Exception as error:
                 fault = fault_of(error, tries.where, self._account.settings)
+                expected = fault.status is not None and fault.status in none_on
                 if line is not None:
-                    line.cut()
-                if fault.status is not None and fault.status in none_on:
+                    # An answer that came before all of a body was sent leaves the rest of that body on the line.
+                    self.give_back(line) if expected and not tries.sending else line.cut()
+                if expected:
                     return None
                 tries.after(fault, error)
             except BaseException:
@@ -225,6 +228,7 @@ class _Tries:
         self.where = where
         self.until = time.monotonic() + patience.total
         self.refused = False
+        self.sending = rewind is not None
         self._patience = patience
         self._rewind = rewind
         self._left = patience.tries
@@ -234,7 +238,7 @@ class _Tries:
     def timeout(self) -> Timeout:
         """The timeouts of the next try. While a body is sent, the library holds the first of them against each block."""
         connect, read = self._patience.connect, self._patience.read
-        if self._rewind is not None:
+        if self.sending:
             return max(connect, read), read
         left = max(0.05, self.until - time.monotonic())
         return min(connect, left), min(read, left)
