@@ -15,7 +15,10 @@
     snapshots.py  the whole database as an object
     restoring.py  a database out of snapshots and commits; the proof that it equals a live one
     boot.py       open the local database, or restore what is not there or damaged
+    repository.py all of it put together
+    absent.py     which originals a store does not have
     query.py      what may be asked, and the place in a long answer
+    shelves.py    where a search looks
     search.py     words, tags, dates and the rest, page by page, at one moment
     near.py       pictures that look alike
     following.py  a reading node that keeps up with the writer

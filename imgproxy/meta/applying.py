@@ -132,7 +132,7 @@ def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Ite
     for (marks,) in db.execute(statement, steps):
         yield ""
         for mark in marks.split(" "):
-            if mark[0] in "tyo":
+            if mark[1] in "tyo":
                 yield mark
 
 

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -19,6 +19,8 @@ from imgproxy.meta.applying import apply, load
 from imgproxy.meta.database import Database, moment
 from imgproxy.meta.journal import FIRST, Header, header, key, save
 from imgproxy.stores import Store
+
+_STALE = 3600.0
 
 Reached = Callable[[str], object]
 """Told the name of every step that matters when it is done; for tests that kill at each."""
@@ -51,16 +53,18 @@ class Chain:
                     if time.monotonic() > deadline:
                         raise Busy("another commit takes its time") from None
                     time.sleep(0.005)
-            for left in drafts.glob("*.draft"):
-                left.unlink(missing_ok=True)
+            self._sweep()
             yield
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
-        """The path of a file to be, gone at the end."""
+        """The path of an empty file, gone at the end; locked until then, so that nobody takes it for left behind."""
+        self._drafts.mkdir(parents=True, exist_ok=True)
         path = self._drafts / f"{token_hex(8)}.draft"
         try:
-            yield path
+            with path.open("xb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                yield path
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise StoreFull("no room for a commit on its way") from error
@@ -109,6 +113,15 @@ class Chain:
             if attempt == 2:
                 break
         raise StoreLied(f"commit {n} is damaged in the store")
+
+    def _sweep(self) -> None:
+        """Remove the drafts that a killed process has left behind."""
+        for left in self._drafts.glob("*.draft"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE:
+                    with left.open("rb") as file:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        left.unlink()
 
     def _next(self, path: Path, reached: Reached) -> bool:
         n, previous = self.newest()

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
 
 from imgproxy.errors import Conflict, Missing, NoSession, NotTheWriter, StoreLied, TooMuch, Unstored
+from imgproxy.meta.absent import Absent
 from imgproxy.meta.applying import CHANGES, aliases_taken, apply, conflicts
 from imgproxy.meta.chain import Chain, Reached, unheard
 from imgproxy.meta.journal import Header, Line, compose, key, lines
@@ -30,9 +31,6 @@ from imgproxy.meta.staging import Change, binary
 
 STEPS = ("commit: frozen", "commit: composed", "commit: stored", "commit: read back", "commit: applying", "commit: applied")
 """What `reached` is told, in this order."""
-
-Absent = Callable[[Iterable[str]], Iterable[str]]
-"""Which of these originals the store does not have; asked with freshness."""
 
 _TRIES = 3
 _NAMED = 1_000

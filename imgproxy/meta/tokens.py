@@ -1,13 +1,13 @@
 """What a search compares: texts and queries become the same plain tokens, by the same function.
 
-A text becomes tokens between single spaces, with a space at both ends: ` am strand _ t_sea y_jpg `. Then "contains this word" is
+A text becomes tokens between single spaces, with a space at both ends: ` am strand _ _t_sea _y_jpg `. Then "contains this word" is
 "contains this substring", for SQLite's full-text index and for `instr` alike, and both agree by construction.
 
 - Case, diacritics and compatibility forms are folded away: `Zürich`, `ZURICH` and fullwidth letters are one word.
 - Scripts without spaces between words (Chinese, Japanese, Korean, Thai, ...) are cut into single characters, and a query of several
   is a phrase: so every substring is found, also one of two characters, which is what most words there are.
 - A lone `_` stands between title, description and tags, so that no phrase reaches over.
-- What is exact (a tag, a type, an orientation, a class of size) is a *mark*: a token with a letter and `_` in front, which no word has.
+- What is exact (a tag, a type, an orientation, a class of size) is a *mark*: a token that begins with `_`, as no word does.
 """
 
 from __future__ import annotations
@@ -44,41 +44,49 @@ def tag_mark(tag: str) -> str:
     """The mark of a tag, the same for all spellings of it.
 
     >>> tag_mark("Sea & Sky") == tag_mark("sea  & sky"), tag_mark("a b")
-    (True, 't_a_20b')
+    (True, '_t_a_20b')
     """
-    plain = _SPACE.sub(" ", unicodedata.normalize("NFKC", tag).casefold()).strip()
-    return "t_" + "".join(c if _SAFE.fullmatch(c) else f"_{ord(c):02x}" for c in plain)
+    return "_t_" + _safe(_SPACE.sub(" ", unicodedata.normalize("NFKC", tag).casefold()).strip())
 
 
 def tag_of(mark: str) -> str:
     """The tag that a mark stands for, folded.
 
-    >>> tag_of("t_a_20b")
+    >>> tag_of("_t_a_20b")
     'a b'
     """
-    return re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), mark[2:])
+    return re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), mark[3:])
 
 
 def type_mark(type: str) -> str:
     """The mark of a type."""
-    return f"y_{type}"
+    return f"_y_{type}"
 
 
 def orientation_mark(orientation: str) -> str:
     """The mark of an orientation: `landscape`, `portrait` or `square`."""
-    return f"o_{orientation}"
+    return f"_o_{orientation}"
 
 
 def size_marks(side: str, least: int, most: int) -> list[str]:
-    """The marks of every class of size that reaches into these bounds; `side` is `w` or `h`."""
-    return [f"{side}_{bits}" for bits in range(least.bit_length(), min(most, 2**32 - 1).bit_length() + 1)]
+    """The marks of every class of size that reaches into these bounds; `side` is `w`, `h` or `b` (bytes)."""
+    return [f"_{side}_{bits}" for bits in range(least.bit_length(), most.bit_length() + 1)]
+
+
+def domain_mark(domain: str) -> str:
+    """The mark of an alias's domain."""
+    return "_d_" + _safe(domain)
 
 
 def marks(record: Record) -> list[str]:
     """Every mark that a record has, each once."""
     shape = "landscape" if record.width > record.height else "portrait" if record.width < record.height else "square"
-    sizes = [f"w_{record.width.bit_length()}", f"h_{record.height.bit_length()}"]
-    return [*dict.fromkeys(map(tag_mark, record.tags)), type_mark(record.type), orientation_mark(shape), *sizes]
+    sizes = zip("whb", (record.width, record.height, record.bytes), strict=True)
+    found = [*dict.fromkeys(map(tag_mark, record.tags)), type_mark(record.type), orientation_mark(shape)]
+    found += [f"_{side}_{size.bit_length()}" for side, size in sizes]
+    if record.domain:
+        found.append(domain_mark(record.domain))
+    return found
 
 
 def searchable(record: Record, found: list[str]) -> str:
@@ -90,6 +98,11 @@ def searchable(record: Record, found: list[str]) -> str:
         words.append("_")
         words += tokens(tag)
     return f" {' '.join(words)} _ {' '.join(found)} "
+
+
+def _safe(text: str) -> str:
+    """A text as part of one token."""
+    return "".join(c if _SAFE.fullmatch(c) else f"_{ord(c):02x}" for c in text)
 
 
 def _folded(text: str) -> str:

@@ -1,0 +1,47 @@
+"""A reading node that keeps up: it polls the store for the next commit, applies it, and lets go of what was deleted.
+
+It asks for one number at a time, freshly, and never for a list. How far it is behind is told by its own monotonic clock: so many
+seconds ago it last knew itself level with the store.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from imgproxy.meta.chain import Chain
+from imgproxy.meta.farewell import Farewell
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one poll did: so many commits applied, so many deleted originals let go of; `level` if the store had no more."""
+
+    applied: int
+    let_go: int
+    level: bool
+
+
+class Follower:
+    """A copy that follows the commits; call `poll` every few seconds."""
+
+    def __init__(self, chain: Chain, farewell: Farewell, *, most: int = 100) -> None:
+        self._chain = chain
+        self._farewell = farewell
+        self._most = most
+        self._level = time.monotonic()
+
+    def poll(self) -> Progress:
+        """Apply what is new, at most so many commits; raise `Forked` or what the store could not do."""
+        asked = time.monotonic()
+        with self._chain.alone():
+            self._chain.confirm()
+            applied = self._chain.follow(self._most)
+        level = applied < self._most
+        if level:
+            self._level = asked
+        return Progress(applied, self._farewell.say(), level)
+
+    def lag(self) -> float:
+        """For how many seconds this copy may have been behind."""
+        return time.monotonic() - self._level

@@ -1,0 +1,1 @@
+"""The words: records, sessions, commits, and everything that brings them back."""
