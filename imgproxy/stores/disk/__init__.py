@@ -12,11 +12,12 @@ What holds:
 - nginx verifies nothing. But a file that was never synced can be short after a power cut, so whatever was published before the
   machine was started again is unpublished when the tier is opened, and published anew once verified. Nothing is synced here.
 - The tier may forget, and it never fails for it: a busy, broken or missing index is begun anew, a rotten value is absent and removed.
-  Only a disk that cannot be written, or is full, is trouble, and only for `put`.
+  Only a disk that cannot be written, or is full, is trouble, and only for `put`; on a full disk it gives up some values each time, so
+  that it goes on within the room there is.
 - What was used longest ago goes first. Uses are noted in the index once in ten minutes for what Python reads; for what nginx reads the
   hand that goes round at every `put` looks at the time of last access, which any but a `noatime` file system keeps.
 - Its bytes are the values, each rounded up to blocks and with one block for its names, and `cache.db`. They may pass the size by what
-  is just being written (an object for each thread that puts) and by SQLite's log (2 MB).
+  is just being written (an object for each thread that puts) and by SQLite's log (1 MB).
 - Any number of processes and threads may use it at once; one that forks opens the index again in the child.
 - Every renditon here is public to the users of this machine who know its name; nobody else than the owner can list them.
 """

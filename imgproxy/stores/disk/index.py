@@ -8,11 +8,12 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from diskcache import Timeout
 
-from imgproxy.errors import StoreDown, StoreFull
+from imgproxy.errors import StoreDown, StoreFull, StoreTrouble
 from imgproxy.stores.disk.hand import Hand
 from imgproxy.stores.disk.rows import Rotten, Rows, code_of
 from imgproxy.stores.disk.tree import Tree
@@ -63,6 +64,13 @@ class Index:
             opened = self._begun_anew(opened)
         raise Unanswered("the tier's index breaks whenever it is begun anew")
 
+    def begin_anew(self) -> None:
+        """Forget everything, index and values."""
+        with suppress(StoreTrouble), self._alone():
+            self._now = None
+            self._tree.give_up()
+            self._open()
+
     def close(self) -> None:
         """Let go of what is open."""
         if self._now is not None and self._now.process == os.getpid():
@@ -97,6 +105,8 @@ class Index:
             self._inherited.append(self._now)  # a connection that came through a fork must neither be used nor closed
         self._tree.make()
         self._tree.tidy()
+        for _ in islice(self._tree.erase(), _ERASED_AT_ONCE):
+            pass
         try:
             rows = Rows(self._tree, self._size)
         except _TROUBLE as error:
@@ -104,8 +114,6 @@ class Index:
             self._tree.give_up()
             rows = self._first_rows()
         self._now = Opened(rows, Hand(self._tree, rows), os.getpid(), self._inode())
-        for _ in zip(range(_ERASED_AT_ONCE), self._tree.erase(), strict=False):
-            pass
         return self._now
 
     def _first_rows(self) -> Rows:

@@ -34,8 +34,8 @@ _SETTINGS = {
     "sqlite_synchronous": 1,  # the log is never torn, whatever it forgets
     "sqlite_mmap_size": 0,  # a database cut short under a mapping would kill the process
     "sqlite_cache_size": 1024,
-    "sqlite_wal_autocheckpoint": 500,
-    "sqlite_journal_size_limit": 2**21,
+    "sqlite_wal_autocheckpoint": 250,
+    "sqlite_journal_size_limit": 2**20,
 }
 
 
@@ -181,6 +181,8 @@ class Rows:
         """Remove what was used longest ago, until the rest is within the size."""
         if self._cache.volume() > self._cache.size_limit:
             self._cache.cull()
+        if not 0 <= self._cache.volume() <= self._cache.size_limit:
+            raise Rotten("a count of bytes that the values do not have")
 
     def volume(self) -> int:
         """The bytes charged for all values, and those of the index."""

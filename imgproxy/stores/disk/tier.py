@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, cast
 
+from imgproxy.errors import StoreFull
 from imgproxy.picture import EDITION_TIME
 from imgproxy.stores import Blob, Item, checked_key
 from imgproxy.stores.disk.index import Index, Opened, Unanswered
@@ -21,6 +22,9 @@ from imgproxy.stores.disk.tree import BLOCK, UNREAD, Tree
 from imgproxy.stores.files import CHUNK, draft, opened, spoken, sweep, write
 
 _REMEMBERED = 50_000
+_ROOM = 2**18
+"""So many bytes are given up when the disk is full before the tier is."""
+
 _RACY = 50_000_000
 """A file changed less than so many nanoseconds ago could be changed again without another time of change."""
 
@@ -72,21 +76,30 @@ class DiskTier:
         with spoken():
             if not self._tree.drafts.is_dir():
                 self._tree.make()
-        with draft(self._tree.drafts) as (path, file):
-            size, digest = _poured(source, file)
-            with spoken():
-                os.fchmod(file.fileno(), 0o644)
-                os.utime(file.fileno(), (UNREAD, EDITION_TIME))
-                row = Row(self._tree.new_filename(key), size, digest, type, dict(note or {}))
-                return self._kept(key, path, row, create)
+        try:
+            with draft(self._tree.drafts) as (path, file):
+                size, digest = _poured(source, file)
+                with spoken():
+                    os.fchmod(file.fileno(), 0o644)
+                    os.utime(file.fileno(), (UNREAD, EDITION_TIME))
+                    row = Row(self._tree.new_filename(key), size, digest, type, dict(note or {}))
+                    return self._kept(key, path, row, create)
+        except StoreFull:
+            if not self._tree.make_room(_ROOM):
+                self._index.begin_anew()  # nothing is left but the index, and its log fills what there is
+            raise
 
     def delete(self, key: str) -> bool:
         checked_key(key)
         self._known.pop(key, None)
         with spoken():
-            there = self._index.ask(lambda index: index.rows.delete(key))
+            row = self._index.ask(lambda index: index.rows.row(key))
+            if row is not None:
+                self._tree.drop(row.filename)  # first, because it needs no room on the disk; a row without its file is absent
             self._tree.unpublish(key)
-        return there
+            with suppress(Unanswered, StoreFull):
+                self._index.ask(lambda index: index.rows.delete(key))
+        return row is not None
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Item]:
         last = ""
@@ -116,7 +129,7 @@ class DiskTier:
     def _looked_up(self, key: str) -> Blob | None:
         """Open what the index knows, verified to its last byte; what is not as the index says is removed."""
         checked_key(key)
-        with spoken(), suppress(Unanswered):
+        with spoken(), suppress(Unanswered, StoreFull):
             found = self._found(key)
             if found is not None:
                 row, descriptor = found
@@ -143,7 +156,7 @@ class DiskTier:
                 self._tree.publish(key, row.filename)
                 facts = os.fstat(descriptor)
         if since(row.used) > self._believed:
-            with suppress(Unanswered):
+            with suppress(Unanswered, StoreFull):
                 self._index.ask(lambda index: index.rows.touch(key))
         item = Item(key, row.size, row.type, row.note, facts.st_ctime)
         if time.time_ns() - facts.st_ctime_ns > _RACY:
@@ -171,7 +184,7 @@ class DiskTier:
         if kept:
             with suppress(OSError):
                 self._tree.publish(key, row.filename)
-        with suppress(OSError, Unanswered):
+        with suppress(OSError, Unanswered, StoreFull):
             self._index.ask(_tidied)
         return kept
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from secrets import token_hex, token_urlsafe
 
@@ -134,6 +135,21 @@ class Tree:
             value.unlink()
             self.unpublish(key, inode)
 
+    def make_room(self, wanted: int) -> bool:
+        """Drop some values, whichever they are; False if there is none.
+
+        The index is told nothing, because on a full disk it could not write that down.
+        """
+        freed = 0
+        for found in chain(self.values(after=token_hex(2)), self.values()):
+            if freed >= wanted:
+                break
+            with suppress(OSError):
+                size = Path(found.path).stat().st_size
+                self.drop("/".join(found.path.rsplit("/", 2)[1:]))
+                freed += size + 1
+        return freed > 0
+
     # ---- the published names
 
     def name(self, key: str) -> str:
@@ -176,9 +192,9 @@ def _rename(beside: Path, name: Path) -> None:
         try:
             beside.rename(name)
         except FileNotFoundError:  # nobody has made the directory yet, or someone has just removed the last name from it
-            _make(name.parent.parent, 0o711)
             with suppress(FileNotFoundError):
-                _make(name.parent, 0o711)
+                for directory in (name.parent.parent.parent, name.parent.parent, name.parent):
+                    _make(directory, 0o711)
         else:
             return
 
