@@ -344,6 +344,47 @@ def test_a_renderer_whose_client_died_ends_itself(run: Path, opened: Opener) -> 
     assert pooling.small(pool) == in_process(SMALL)
 
 
+def test_a_renderer_takes_no_other_job_before_its_client_has_hung_up(run: Path, opened: Opener) -> None:
+    pool = opened(ONE)
+    (renderer,) = pooling.ready(pool, run, 1)
+    end = time.monotonic() + PATIENCE
+    with pool._company.connect(end) as wire:
+        wire.say({"verb": "abilities"})
+        started, (descriptor,) = wire.hear(end)
+        answer, _ = wire.hear(end)
+        assert started == {"started": renderer}
+        assert answers.read_abilities(answer) == render.abilities()
+        with pytest.raises(Busy):
+            pool.render(io.BytesIO(PICTURE), SMALL, None, 0.3)
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.close(descriptor)
+    assert pooling.small(pool) == in_process(SMALL)
+    assert renderer not in pooling.renderers(run)
+
+
+def test_a_renderer_that_fails_in_an_unforeseen_way_is_replaced(run: Path, opened: Opener) -> None:
+    pool = opened(ONE)
+    (renderer,) = pooling.ready(pool, run, 1)
+    with pytest.raises(RendererLost, match="unforeseen"):
+        pool._ask({"verb": "dance"}, [], PATIENCE)
+    assert pooling.small(pool) == in_process(SMALL)
+    assert renderer not in pooling.renderers(run)
+    log = (run / "pool.log").read_text()
+    assert f"renderer {renderer} ended with 1" in log
+    assert "KeyError: 'dance'" in log
+
+
+def test_a_client_that_says_nothing_or_nonsense_keeps_no_renderer(run: Path, opened: Opener) -> None:
+    pool = opened(ONE)
+    renderers = pooling.ready(pool, run, 1)
+    for nonsense in (b"\0\0\0\x02[]", b"\xff\xff\xff\xff", b"\0\0\0\x05{", b"GET / HTTP/1.1\r\n\r\n", b""):
+        with pool._company.connect(time.monotonic() + PATIENCE) as wire:
+            wire.pour(nonsense)
+    with pool._company.connect(time.monotonic() + PATIENCE):
+        assert pooling.small(pool) == in_process(SMALL)
+    assert pooling.renderers(run) == renderers
+
+
 def test_an_original_that_cost_three_renderers_is_refused_untried(run: Path, opened: Opener) -> None:
     pool = opened(ONE, replace(LIMITS, seconds=0.3))
     for _ in range(3):

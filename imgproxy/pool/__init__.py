@@ -24,7 +24,7 @@ from imgproxy.grammar import Derived
 from imgproxy.limits import Limits
 from imgproxy.picture import Facts, Stamp
 from imgproxy.pool.answers import raise_refusal, read_abilities, read_facts, read_size
-from imgproxy.pool.company import Company
+from imgproxy.pool.company import Company, pause
 from imgproxy.pool.lost import Ledger
 from imgproxy.pool.plan import PoolPlan
 from imgproxy.pool.sources import own_descriptor
@@ -43,7 +43,7 @@ class Pool:
     def __init__(self, directory: Path, limits: Limits, plan: PoolPlan) -> None:
         self._limits = limits
         self._company = Company(directory, limits, plan)
-        self._ledger = Ledger(directory / "lost")
+        self._ledger = Ledger(directory.absolute() / "lost")
 
     def render(self, source: BinaryIO, name: Derived, stamp: Stamp | None, patience: float) -> bytes:
         """The rendition of that name from all of `source`; an original that has cost too many renderers of late is refused untried."""
@@ -90,7 +90,7 @@ class Pool:
                     renderer = _started(wire, ask, files, until)
                     if renderer is not None:
                         return self._result(wire, renderer)
-                time.sleep(0.01)
+                pause(until)
 
     def _result(self, wire: Wire, renderer: int) -> tuple[Head, bytes]:
         """The answer of a renderer that has begun, or its end at the deadline."""
@@ -136,5 +136,5 @@ def _started(wire: Wire, ask: Head, files: list[int], until: float) -> int | Non
 
 
 def _kill(renderer: int) -> None:
-    with suppress(ProcessLookupError):
+    with suppress(OSError):
         signal.pidfd_send_signal(renderer, signal.SIGKILL)

@@ -22,7 +22,7 @@ class Company:
     """One pool's sockets in one directory; one lifeline for each process that uses it."""
 
     def __init__(self, directory: Path, limits: Limits, plan: PoolPlan) -> None:
-        self._directory = directory
+        self._directory = directory.absolute()
         self._written = written(plan, limits)
         self._stem = stem(plan, limits)
         # By process: a forked child may not take its parent's for its own. No lock, which a fork might find locked for ever.
@@ -35,7 +35,7 @@ class Company:
             connection = self._reach(JOBS)
             if connection is not None:
                 return Wire(connection)
-            _pause(until)
+            pause(until)
 
     def ready(self, until: float) -> int:
         """How many renderers are ready, by their keeper's word."""
@@ -69,8 +69,8 @@ class Company:
             with self._folder() as folder, only_starter(folder, "pool.lock") as starter:
                 if starter and not self._holds():
                     start_keeper(self._directory, self._stem, self._written)
-                    continue
-            _pause(until)
+            if not self._holds():
+                pause(until)
 
     def _holds(self) -> bool:
         if self.is_kept():
@@ -120,7 +120,8 @@ class Company:
             os.close(folder)
 
 
-def _pause(until: float) -> None:
+def pause(until: float) -> None:
+    """Wait a little before the next try, or raise `Busy` when patience is at its end."""
     if time.monotonic() >= until:
         raise Busy("no renderer can be had", 2)
     time.sleep(_PAUSE)

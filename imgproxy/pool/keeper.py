@@ -34,6 +34,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _MOST_SAID = 16 * 1024
 _LARGEST_LOG = 2**20
 _THREADS = Path("/proc/self/task")
+_DESCRIPTORS = Path("/proc/self/fd")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -106,9 +107,7 @@ class Keeper:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == keeper:
             os.dup2(mouth, 2)
-            door = self._jobs.fileno()
-            os.closerange(3, door)
-            os.closerange(door + 1, os.sysconf("SC_OPEN_MAX"))
+            _close_all_but(0, 1, 2, self._jobs.fileno())
             renderer.run(self._jobs, self._limits, self._plan)
         os._exit(1)
 
@@ -161,6 +160,14 @@ class Keeper:
         self._lifelines.discard(lifeline)
         lifeline.close()
         self._last_seen = time.monotonic()
+
+
+def _close_all_but(*kept: int) -> None:
+    # One by one as they are: to count up to the limit may take minutes where the limit is high.
+    for number in [int(entry.name) for entry in _DESCRIPTORS.iterdir()]:
+        if number not in kept:
+            with suppress(OSError):
+                os.close(number)
 
 
 def _log(text: str) -> None:

@@ -93,9 +93,6 @@ class Renderer:
     def _answer(self, ask: Head, files: list[BinaryIO]) -> tuple[Head, bytes]:
         try:
             return _VERBS[ask["verb"]](ask, files, self._limits)
-        except MemoryError:
-            print("out of memory", file=sys.stderr)
-            return write_refusal(errors.RendererLost("the renderer ran out of memory")), b""
         except errors.Error as error:
             return write_refusal(error), b""
         except Exception:

@@ -16,12 +16,12 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PY
 _SECONDS = 30.0
 _ALLOCATOR = "libjemalloc.so.2"
 _ALLOCATOR_HOMES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", f"/usr/lib/{os.uname().machine}-linux-gnu")
-_ALLOCATOR_HABITS = "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0"
+_ALLOCATOR_HABITS = "narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0"
 
 
 def start_keeper(directory: Path, stem: str, plan: str) -> None:
     """Start a keeper of that plan (as it is written) for that directory, and return when it listens."""
-    command = [sys.executable, "-P", "-m", "imgproxy.pool.keeper", str(directory.absolute()), stem, plan]
+    command = [sys.executable, "-P", "-m", "imgproxy.pool.keeper", str(directory), stem, plan]
     try:
         done = subprocess.run(
             command,
