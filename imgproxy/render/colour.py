@@ -29,7 +29,7 @@ _KNEE = 0.6
 
 def srgb(image: Any, signal: tuple[int, int] | None) -> Any:
     """The same picture in sRGB: three bands of 8 bits, and a fourth where there is transparency."""
-    if image.get_typeof(PROFILE):
+    if image.get_typeof(PROFILE) or image.interpretation == "cmyk":
         image = _by_profile(image)
     elif signal is not None and image.bands >= 3 and (signal[0] in _PRIMARIES or signal[1] in _FAR_FROM_SRGB):
         image = _by_signal(image, *signal)
@@ -46,7 +46,7 @@ def plain(image: Any) -> Any:
 
 
 def _by_profile(image: Any) -> Any:
-    """By the embedded profile; by what the pixels claim to be where that profile is broken."""
+    """By the embedded profile; where it is broken by what the pixels claim to be, and CMYK by a common press."""
     fallback = "cmyk" if image.interpretation == "cmyk" else "srgb"
     try:
         image = image.icc_transform("srgb", embedded=True, input_profile=fallback, black_point_compensation=True, depth=8)

@@ -7,6 +7,7 @@ choice must be that same loader, and what the header says must be within the lim
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import stat
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ LOADERS = {
 SAMPLE_BYTES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8, "complex": 8, "dpcomplex": 16}
 """Band format -> bytes of one sample."""
 
+logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # a line for every broken tile; what matters is in the error
 pyvips.operation_block_set("VipsForeignLoad", True)
 for _known, (_, _loader) in LOADERS.items():
     if _known != "svg":
