@@ -24,9 +24,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which ones."""
+    """Say which ones; and show the tables whose rows the tests have recorded."""
+    rows = [value for reports in terminalreporter.stats.values() for report in reports for value in _rows(report)]
+    for heading in dict.fromkeys(heading for heading, _ in rows):
+        terminalreporter.section("measured")
+        terminalreporter.line(heading)
+        for row in [row for of, row in rows if of == heading]:
+            terminalreporter.line(row)
     for place in _skipped(config):
         terminalreporter.line(f"SKIPPED, which is a failure in CI: {place}", red=True)
+
+
+def _rows(report: object) -> list[tuple[str, str]]:
+    """What a test recorded as `record_property("row", (heading, row))`."""
+    if getattr(report, "when", "") != "call":
+        return []
+    return [(str(value[0]), str(value[1])) for name, value in getattr(report, "user_properties", ()) if name == "row"]
 
 
 def _skipped(config: pytest.Config) -> list[str]:

@@ -75,7 +75,7 @@ HEADING = f"{'fault':44} {'requests':>8} {'failures':>8} {'wrong':>6} {'absent':
 
 @dataclass
 class Load:
-    """Threads that read what is known to be there and upload what is new, until the context is left."""
+    """Threads that read what is known to be there and upload what is new, while the context lasts; it may be entered again."""
 
     read: Read
     write: Write
@@ -92,13 +92,15 @@ class Load:
 
     def seed(self, count: int) -> None:
         """Upload so much to begin with, or fail."""
-        dice = random.Random(0)
+        dice = random.Random(time.monotonic_ns())
         for _ in range(count):
             self._upload(dice)
         assert all(event.answer == "right" for event in self.events), self.events
         self.events.clear()
 
     def __enter__(self) -> Load:
+        self._done.clear()
+        self._threads.clear()
         for number in range(self.readers + self.writers):
             turn = self._upload if number < self.writers else self._look
             thread = threading.Thread(target=self._run, args=(turn, random.Random(number + time.monotonic_ns())))
@@ -115,9 +117,17 @@ class Load:
         """What has come so far."""
         return Tally(tuple(self.events))
 
-    def check(self, names: Iterable[str]) -> list[str]:
-        """Read each of these once, and return those that are not there as they were uploaded."""
-        return [name for name in names if self._answer(name)[0] != "right"]
+    def settle(self, mended: float, quiet: float = 1.0, limit: float = 10.0) -> None:
+        """Go on until nothing has gone wrong for so long after a repair, or there is no hope."""
+        while time.monotonic() < mended + limit:
+            time.sleep(0.1)
+            if time.monotonic() > mended + self.tally().recovery(mended) + quiet:
+                return
+
+    def check(self, names: Iterable[str]) -> dict[str, tuple[Answer, str]]:
+        """Read each of these once, and return those that are not there as they were uploaded, with what was answered."""
+        answers = {name: self._answer(name) for name in names}
+        return {name: answer for name, answer in answers.items() if answer[0] != "right"}
 
     def _run(self, turn: Callable[[random.Random], None], dice: random.Random) -> None:
         while not self._done.wait(self.pause):

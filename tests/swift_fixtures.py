@@ -86,7 +86,7 @@ def swift_box_1() -> Iterator[SwiftBox]:
 @pytest.fixture(scope="module")
 def swift_box_4() -> Iterator[SwiftBox]:
     """Four devices in two regions, three replicas, for tests that break things and mend them again."""
-    with swift_box(Shape(nodes=4, replicas=3, recheck=1, error_interval=1, node_timeout=1.0)) as box:
+    with swift_box(Shape(nodes=4, replicas=3, recheck=1, error_interval=1, node_timeout=2.0)) as box:
         yield box
 
 

@@ -39,7 +39,7 @@ AT_MOST = 10.0
 BREAKS: tuple[Literal["cut", "hang"], ...] = ("cut", "hang")
 SMALL = b"0123456789abcdef" * 1_000
 LARGE = random.Random(1).randbytes(3_000_000)
-READS = int(os.environ.get("IMG_TEST_READS", "1000"))
+READS = int(os.environ.get("SWIFT_READS", "1000"))
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class Supervisor:
             self._wait_healthy(self._names)
             if self._shape.sweep:
                 self._pids["sweeper"] = self._fork("sweeper", self._sweep)
-            print(json.dumps(self._info()), flush=True)
+            print(json.dumps(self._info()) if self._guarded else self._said(), flush=True)
             self._serve()
         except Stop:
             pass
@@ -253,6 +253,15 @@ class Supervisor:
             "port": self._shape.port,
             "dir": str(self._top),
         }
+
+    def _said(self) -> str:
+        """The same for people."""
+        info = self._info()
+        return (
+            "Swift is here until Ctrl-C; its objects stay. In another terminal:\n\n"
+            f"    export ST_AUTH={info['auth_url']} ST_USER={info['user']} ST_KEY={info['key']}\n"
+            "    IMG_STORE=swift://photos make serve\n"
+        )
 
     def _end(self) -> None:
         """The proxy first, so that nothing is on its way to the others."""
