@@ -1,10 +1,10 @@
 """Looking at a pool from outside: its processes, and what they are doing; and, as a program, another client of it.
 
-    python -m tests.pooling DIRECTORY [fork | slow SECONDS]
+    python -m tests.pooling DIRECTORY [wait | fork | slow SECONDS]
 
-The program renders one picture, prints the SHA-256 of what it got, and stays until its standard input ends. With `fork` four children,
-forked from it after that, do the same again at once, and each prints its line; with `slow` the picture is one that takes long, and the
-deadline as said.
+The program renders one picture, prints the SHA-256 of what it got, and stays until its standard input ends. With `wait` it says so and
+waits for a line before; with `fork` four children, forked from it afterwards, do the same again at once, and each prints its line; with
+`slow` the picture is one that takes long, and the deadline as said.
 """
 
 from __future__ import annotations
@@ -183,6 +183,13 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def go(process: subprocess.Popen[str]) -> None:
+    """Give a process that waits the word."""
+    assert process.stdin
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
 def end(process: subprocess.Popen[str]) -> int:
     """Let it go, and return its exit status."""
     process.communicate(timeout=60)
@@ -211,9 +218,14 @@ def _status(pid: int, field: str) -> str:
 
 def _main(directory: Path, words: list[str]) -> None:
     pool = Pool(directory, replace(LIMITS, seconds=float(words[1])) if "slow" in words else LIMITS, PLAN)
+    if "wait" in words:
+        print("waiting", flush=True)
+        sys.stdin.readline()
     body = slow(pool) if "slow" in words else small(pool)
     _say(body)
     children = [_forked(pool) for _ in range(4)] if "fork" in words else []
+    if children:
+        pool.close()
     sys.stdin.read()
     pool.close()
     for child in children:
@@ -234,6 +246,7 @@ def _forked(pool: Pool) -> int:
     try:
         _say(small(pool))
         pool.close()
+        sys.stdin.read()
         status = 0
     finally:
         os._exit(status)

@@ -217,8 +217,11 @@ def test_a_directory_deeper_than_a_socket_name_may_be_is_no_matter(tmp_path: Pat
 
 
 def test_twenty_processes_that_start_at_once_share_one_keeper(run: Path) -> None:
-    clients = [pooling.client(run) for _ in range(20)]
+    clients = [pooling.client(run, "wait") for _ in range(20)]
     try:
+        assert {pooling.line(client) for client in clients} == {"waiting"}
+        for client in clients:
+            pooling.go(client)
         said = {pooling.line(client) for client in clients}
         assert said == {hashlib.sha256(in_process(SMALL)).hexdigest()}
         assert len(pooling.keepers(run)) == 1
@@ -263,10 +266,16 @@ def test_another_plan_or_other_limits_are_another_pool(run: Path, opened: Opener
 
 def test_a_process_that_forks_after_use_shares_the_pool_with_its_children(run: Path) -> None:
     parent = pooling.client(run, "fork")
-    said = [pooling.line(parent) for _ in range(5)]
-    assert said == [hashlib.sha256(in_process(SMALL)).hexdigest()] * 5
-    assert len(pooling.keepers(run)) == 1
-    assert pooling.end(parent) == 0
+    try:
+        said = [pooling.line(parent) for _ in range(5)]
+        assert said == [hashlib.sha256(in_process(SMALL)).hexdigest()] * 5
+        assert len(pooling.keepers(run)) == 1
+        # All of them have let go, and none keeps what was its parent's.
+        pooling.until(lambda: not pooling.keepers(run))
+        assert parent.poll() is None
+    finally:
+        status = pooling.end(parent)
+    assert status == 0
 
 
 def test_nothing_secret_reaches_the_keeper(run: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

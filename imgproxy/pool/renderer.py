@@ -72,7 +72,7 @@ class Renderer:
             try:
                 ask, numbers = wire.hear(time.monotonic() + _HEAD_SECONDS)
                 files: list[BinaryIO] = [held.enter_context(os.fdopen(number, "rb")) for number in numbers]
-                return wire.gone() or self._serve(wire, ask, files)
+                return self._serve(wire, ask, files)
             except (Cut, TimeoutError):
                 return True
             finally:
@@ -81,8 +81,9 @@ class Renderer:
     def _serve(self, wire: Wire, ask: Head, files: list[BinaryIO]) -> bool:
         # The default action of SIGALRM is the end, wherever in libvips the process may be.
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds + BELT)
-        self._served += 1
+        # Fails if the client has given up meanwhile: nothing is rendered for nobody.
         wire.say({"started": os.getpid()}, self._self)
+        self._served += 1
         head, body = self._answer(ask, files)
         wire.say(head)
         wire.pour(body)

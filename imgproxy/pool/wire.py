@@ -93,10 +93,6 @@ class Wire:
         # Never zero: what has arrived already is heard, however late it is.
         self._connection.settimeout(max(0.001, until - time.monotonic()))
 
-    def gone(self) -> bool:
-        """Has the other end hung up (as far as one can tell without waiting)?"""
-        return hung_up(self._connection)
-
     def wait_for_end(self) -> None:
         """Wait until the other end hangs up."""
         self._connection.settimeout(None)
