@@ -218,6 +218,14 @@ def test_sharp_steepens_an_edge() -> None:
     assert rise[1] > rise[0] + 5
 
 
+@pytest.mark.parametrize("sharp", [1, 10, 30, 100])
+def test_sharp_draws_no_halo_along_the_outline(sharp: int) -> None:
+    source = png(solid(120, 40, (0, 0, 0, 0)).insert(solid(60, 40, (120, 130, 140, 255)), 0, 0))
+    image = rendered(source, f"-full-sharp_{sharp}.png")
+    assert all(near(at(image, x, 20), (120, 130, 140, 255), 2) for x in range(60))
+    assert all(at(image, x, 20)[3] == 0 for x in range(60, 120))
+
+
 def test_quality_makes_the_difference() -> None:
     photo = png(noise(200, 200))
     for format in ("avif", "jpg", "webp"):

@@ -147,10 +147,16 @@ def _blurred(picture: Any, name: Derived) -> Any:
 
 
 def _sharpened(picture: Any, name: Derived) -> Any:
+    """Sharpened within its outline: an edge towards transparency is none of the picture's, and gets no halo."""
     if name.sharp is None:
         return picture
     sigma = name.sharp / 10
-    return _with_even_alpha(picture, lambda even: even.sharpen(sigma=sigma))
+    if not picture.hasalpha():
+        return picture.sharpen(sigma=sigma)
+    alpha, even = picture[3], picture.premultiply().cast("uchar")
+    around = even.gaussblur(2 * sigma).unpremultiply()[0:3]
+    filled = (even[0:3] + around * (1 - alpha / 255)).cast("uchar").copy(interpretation="srgb")
+    return filled.sharpen(sigma=sigma).bandjoin(alpha)
 
 
 def _mark(original: Original, mark: Mark, canvas: Size) -> Any:
