@@ -73,7 +73,7 @@ def test_a_policy_that_swift_has_not_is_refused_by_name(swift: Swift) -> None:
         SwiftStore(container, swift).prepare()
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "x" * 257])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "x" * 257])
 def test_what_cannot_be_a_container_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not the name of a container"):
         Container(name)

@@ -333,7 +333,14 @@ def test_nonsense_is_trouble_and_never_absence_or_bytes(swift_box_1: SwiftBox, n
         account = TempAuth(good.auth_url, good.user, good.key, f"http://{HOST}:{port}/v1/AUTH_test")
         store = SwiftStore(Container("c"), Swift(account, HASTE))
         with within_the_deadline():
-            for ask in (lambda: store.get("k"), lambda: list(store.list()), lambda: store.put("k", io.BytesIO(SMALL))):
+            asked: list[Callable[[], object]] = [
+                lambda: store.get("k"),
+                lambda: list(store.list()),
+                lambda: store.put("k", io.BytesIO(SMALL)),
+            ]
+            if nonsense != "chunks of garbage":
+                asked.append(lambda: store.head("k"))
+            for ask in asked:
                 with pytest.raises(StoreTrouble) as told:
                     ask()
                 assert str(port) not in str(told.value)

@@ -72,7 +72,7 @@ class Container:
     page: int = 10_000
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or len(self.name.encode()) > 256:
+        if self.name in ("", ".", "..") or "/" in self.name or len(self.name.encode()) > 256:
             raise ValueError(f"not the name of a container: {self.name!r}")
 
 
@@ -113,10 +113,10 @@ class SwiftStore:
     def head(self, key: str, *, fresh: bool = False) -> Item | None:
         """What Swift knows of an object."""
         checked_key(key)
-        headers = self._head(key, fresh)
-        if headers is None:
+        said = self._ask(lambda line: item(key, self._head_object(line, key, fresh)), {404})
+        if said is None:
             self._be_there(fresh)
-        return None if headers is None else item(key, headers)
+        return said
 
     def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
         """Send all of `source`, and see to it that what arrived is what was sent; a source that raises leaves nothing."""
@@ -124,7 +124,7 @@ class SwiftStore:
         checked_key(key)
         parcel = Parcel(source)
         # What cannot be sent twice is not sent before the pass is known to be good, nor what is not wanted at all.
-        if (create or not parcel.rewindable) and self._head(key, fresh=True) is not None and create:
+        if (create or not parcel.rewindable) and self._etag(key) is not None and create:
             return False
         told = self._sent(key, parcel, headers)
         if told is None:
@@ -172,7 +172,7 @@ class SwiftStore:
         """Let go of idle connections; using the store again opens new ones."""
         self._swift.close()
 
-    def _ask(self, call: Callable[[Line], T], none_on: Set[int] = frozenset()) -> T | None:
+    def _ask(self, call: Callable[[Line], T], none_on: Set[int] = frozenset[int]()) -> T | None:
         return self._swift.ask(call, self._name, none_on)
 
     def _be_there(self, fresh: bool = False) -> None:
@@ -202,9 +202,14 @@ class SwiftStore:
         found: Mapping[str, str] = client.head_container(line.url, line.token, self._name, http_conn=line.http)
         return found
 
-    def _head(self, key: str, fresh: bool) -> Mapping[str, str] | None:
+    def _head_object(self, line: Line, key: str, fresh: bool) -> Mapping[str, str]:
         headers = self._newest(fresh)
-        return self._ask(lambda line: client.head_object(line.url, line.token, self._name, key, line.http, headers=headers), {404})
+        said: Mapping[str, str] = client.head_object(line.url, line.token, self._name, key, line.http, headers=headers)
+        return said
+
+    def _etag(self, key: str) -> str | None:
+        """The MD5 of what is there now; None if nothing is."""
+        return self._ask(lambda line: self._head_object(line, key, fresh=True).get("etag", "").strip('"'), {404})
 
     def _open(self, line: Line, key: str, fresh: bool) -> tuple[Item, io.BytesIO | Arriving]:
         headers, body = client.get_object(
@@ -214,7 +219,8 @@ class SwiftStore:
         file = Arriving(body.resp.raw, said.size, line.until + said.size / _SLOWEST, self._name)
         if said.size > WHOLE:
             return said, file
-        return said, io.BytesIO(file.readall())
+        with file:
+            return said, io.BytesIO(file.readall())
 
     def _sent(self, key: str, parcel: Parcel, headers: Mapping[str, str]) -> dict[str, Any] | None:
         def send(line: Line) -> dict[str, Any]:
@@ -234,8 +240,7 @@ class SwiftStore:
 
     def _is_ours(self, key: str, parcel: Parcel) -> bool:
         """Whether what is there came from an earlier try, whose answer was lost."""
-        headers = self._head(key, fresh=True) if parcel.arrived else None
-        return headers is not None and headers.get("etag", "").strip('"') == parcel.arrived
+        return bool(parcel.arrived) and self._etag(key) == parcel.arrived
 
     def _page(self, prefix: str, after: str) -> Sequence[Item]:
         def page(line: Line) -> Sequence[Item]:

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import ParseResult, urlsplit
 
-from swiftclient.client import http_connection  # type: ignore[import-untyped]
+from swiftclient.client import HTTPConnection, http_connection  # type: ignore[import-untyped]
 from swiftclient.exceptions import ClientException  # type: ignore[import-untyped]
 
 from imgproxy.errors import BadSettings
@@ -36,6 +36,13 @@ class Pass:
 
     url: str
     token: str = field(repr=False)
+
+
+def close_mouthed(http: tuple[ParseResult, HTTPConnection]) -> tuple[ParseResult, HTTPConnection]:
+    """A connection that shows its tokens to nobody it was not made for: it follows no redirection, and no proxy of the environment."""
+    http[1].request_session.trust_env = False
+    http[1].request_session.max_redirects = 0
+    return http
 
 
 class SwiftAccount(Protocol):
@@ -69,8 +76,7 @@ class TempAuth:
 
     def enter(self, timeout: Timeout) -> Pass:
         """One GET; what counts of the answer are two headers."""
-        address, line = http_connection(self.auth_url, cacert=self.cacert or None, timeout=timeout)
-        line.request_session.trust_env = False
+        address, line = close_mouthed(http_connection(self.auth_url, cacert=self.cacert or None, timeout=timeout))
         try:
             line.request("GET", address.path, "", {"X-Auth-User": self.user, "X-Auth-Key": self.key})
             answer = line.getresponse()

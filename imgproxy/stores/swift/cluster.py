@@ -15,25 +15,23 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import ParseResult
 
-from requests.exceptions import RequestException, SSLError
 from swiftclient.client import HTTPConnection, http_connection  # type: ignore[import-untyped]
-from swiftclient.exceptions import ClientException  # type: ignore[import-untyped]
-from urllib3.exceptions import HTTPError
 
-from imgproxy.errors import Error, StoreDown, StoreFull, StoreLied, StoreTrouble, TooMuch
-from imgproxy.stores.swift.account import Pass, SwiftAccount, Timeout
+from imgproxy.errors import StoreDown
+from imgproxy.stores.swift.account import Pass, SwiftAccount, Timeout, close_mouthed
+from imgproxy.stores.swift.faults import Fault, fault_of, fault_of_entry
 
 T = TypeVar("T")
 
 _IDLE = 64
 _RENEWALS = 3
-_PASSING = frozenset((408, 429, 498, 499))
+_NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +51,6 @@ class Patience:
     pause: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What an error of Swift's, or of the way to it, means here."""
-
-    kind: type[Error]
-    text: str
-    again: bool = False
-    status: int | None = None
-
-
 class _NoPass(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.text)
@@ -77,6 +65,7 @@ class Line:
     token: str
     http: tuple[ParseResult, HTTPConnection]
     until: float
+    pid: int
 
     def cut(self) -> None:
         """Close the connection; whatever was still on its way is lost."""
@@ -111,7 +100,7 @@ class Swift:
         self._account = account
         self._held = _Shared()
 
-    def ask(self, call: Callable[[Line], T], where: str, none_on: Container[int] = ()) -> T | None:
+    def ask(self, call: Callable[[Line], T], where: str, none_on: Set[int] = _NONE) -> T | None:
         """Return what `call` returns, tried as often as patience allows; None if the answer's status is one of `none_on`."""
         loan = self.borrow(call, where, none_on)
         if loan is None:
@@ -119,11 +108,11 @@ class Swift:
         self.give_back(loan.line)
         return loan.answer
 
-    def borrow(self, call: Callable[[Line], T], where: str, none_on: Container[int] = ()) -> Loan[T] | None:
+    def borrow(self, call: Callable[[Line], T], where: str, none_on: Set[int] = _NONE) -> Loan[T] | None:
         """Like `ask`, but the connection stays with the answer, of which a part is still to be read."""
         return self._tried(_Tries(self.patience, where), call, none_on)
 
-    def send(self, call: Callable[[Line], T], where: str, rewind: Callable[[], bool], none_on: Container[int] = ()) -> T | None:
+    def send(self, call: Callable[[Line], T], where: str, rewind: Callable[[], bool], none_on: Set[int] = _NONE) -> T | None:
         """Like `ask`, for a request that takes as long as its body is; tried again only while `rewind` says that it can be."""
         tries = _Tries(self.patience, where, rewind)
         loan = self._tried(tries, call, none_on)
@@ -133,9 +122,9 @@ class Swift:
         return loan.answer
 
     def give_back(self, line: Line) -> None:
-        """Take a connection back whose answer has been read to its end."""
+        """Take a connection back whose answer has been read to its end, unless it is that of a parent process."""
         idle = self._shared().idle
-        if len(idle) < _IDLE:
+        if len(idle) < _IDLE and line.pid == os.getpid():
             idle.append((line.url, line.http))
         else:
             line.cut()
@@ -143,10 +132,11 @@ class Swift:
     def close(self) -> None:
         """Close the connections that nobody uses."""
         idle = self._shared().idle
-        while idle:
-            idle.pop()[1][1].close()
+        with suppress(IndexError):
+            while True:
+                idle.pop()[1][1].close()
 
-    def _tried(self, tries: _Tries, call: Callable[[Line], T], none_on: Container[int]) -> Loan[T] | None:
+    def _tried(self, tries: _Tries, call: Callable[[Line], T], none_on: Set[int]) -> Loan[T] | None:
         shown: Pass | None = None
         while True:
             line = None
@@ -172,19 +162,15 @@ class Swift:
 
     def _line(self, shown: Pass, tries: _Tries) -> Line:
         idle = self._shared().idle
-        while idle:
-            try:
+        try:
+            url, http = idle.pop()
+            while url != shown.url:
+                http[1].close()
                 url, http = idle.pop()
-            except IndexError:
-                break
-            if url == shown.url:
-                break
-            http[1].close()
-        else:
-            http = http_connection(shown.url, cacert=self._account.cacert or None)
-            http[1].request_session.trust_env = False
+        except IndexError:
+            http = close_mouthed(http_connection(shown.url, cacert=self._account.cacert or None))
         http[1].requests_args["timeout"] = tries.timeout()
-        return Line(shown.url, shown.token, http, tries.until)
+        return Line(shown.url, shown.token, http, tries.until, os.getpid())
 
     def _pass(self, refused: Pass | None, tries: _Tries) -> Pass:
         """The pass of all; a new one in place of `refused`, fetched by one thread while the others wait for it."""
@@ -211,7 +197,7 @@ class Swift:
         try:
             held.pass_, held.fault = self._account.enter(timeout), None
         except Exception as error:
-            held.pass_, held.fault = None, fault_of(error, where, self._account.settings)
+            held.pass_, held.fault = None, fault_of_entry(error, where, self._account.settings)
         held.rounds += 1
 
     def _shared(self) -> _Shared:
@@ -259,40 +245,3 @@ class _Tries:
             raise fault.kind(fault.text) from error
         if self._rewind is not None and not self._rewind():
             raise fault.kind(fault.text) from error
-
-
-def fault_of(error: Exception, where: str, settings: str) -> Fault:
-    """What a foreign error means; `where` is the container that was asked for, `settings` what to look at if it was refused."""
-    if isinstance(error, StoreTrouble):
-        return Fault(type(error), str(error), again=isinstance(error, StoreDown))
-    if isinstance(error, ClientException):
-        return _fault_of_status(error, where, settings)
-    if isinstance(error, SSLError):
-        return Fault(StoreDown, f"container {where}: Swift's certificate is not trusted: check OS_CACERT and {settings}")
-    if isinstance(error, RequestException) and isinstance(error, ValueError):
-        return Fault(StoreDown, f"container {where}: no address of Swift's: check {settings}")
-    if isinstance(error, (RequestException, HTTPError, HTTPException, OSError)):
-        late = "timeout" in type(error).__name__.lower()
-        text = "Swift took too long" if late else "no connection to Swift, or it broke"
-        return Fault(StoreDown, f"container {where}: {text}", again=True)
-    return Fault(StoreLied, f"container {where}: Swift's answer makes no sense")
-
-
-def _fault_of_status(error: Any, where: str, settings: str) -> Fault:
-    status: int | None = error.http_status
-    if status is None:
-        return Fault(StoreDown, f"container {where}: Swift lets nobody in: check {settings}")
-    if status == 401:
-        return Fault(StoreDown, f"container {where}: the account was refused (401): check {settings}", status=status)
-    if status == 403:
-        text = f"container {where}: no permission (403): check {settings}, the account's roles and the container's ACL"
-        return Fault(StoreDown, text, status=status)
-    if status == 404:
-        return Fault(StoreDown, f"container {where} does not exist: make it, or let it be made at the start", status=status)
-    if status == 507 or (status == 413 and b"quota" in (error.http_response_content or b"")):
-        return Fault(StoreFull, f"container {where}: no room left, or its quota is reached ({status})", status=status)
-    if status == 413:
-        return Fault(TooMuch, "larger than an object of Swift may be", status=status)
-    if status >= 500 or status in _PASSING:
-        return Fault(StoreDown, f"container {where}: Swift answered {status}", again=True, status=status)
-    return Fault(StoreLied, f"container {where}: Swift answered {status}", status=status)
