@@ -168,7 +168,8 @@ def _settle(db: sqlite3.Connection, key: int, header: Header) -> None:
 def _prune(db: sqlite3.Connection, header: Header) -> None:
     """Drop states that nobody can be reading any more, no more of them than the commit is large."""
     horizon = int(noted(db, "horizon"))
-    found = db.execute("SELECT max(n) FROM commits WHERE n > ? AND applied < ?", (horizon, time.time() - KEPT_SECONDS)).fetchone()[0]
+    old = (horizon, header.n, time.time() - KEPT_SECONDS)
+    found = db.execute("SELECT max(n) FROM commits WHERE n > ? AND n < ? AND applied < ?", old).fetchone()[0]
     horizon = max(horizon, found or 0, header.n - _KEPT_COMMITS)
     note(db, "horizon", horizon)
     db.execute("DELETE FROM past WHERE number IN (SELECT number FROM past WHERE until <= ? LIMIT ?)", (horizon, 100 + 2 * header.changes))

@@ -49,6 +49,8 @@ def _usable(path: Path) -> bool:
     """Whether a database is whole and of a version that we know."""
     try:
         with translated(), closing(connect(path)) as db:
+            if db.execute("PRAGMA user_version").fetchone() == (0,):
+                return False
             migrate(db)
             return sound(db)
     except (WordsLost, sqlite3.Error):

@@ -58,7 +58,7 @@ def second(time: str) -> int:
     if not time:
         return 0
     days = date(int(time[:4]), int(time[5:7]), int(time[8:10])).toordinal() - _YEAR_ONE
-    return days * 86_400 + int(time[11:13]) * 3_600 + int(time[14:16]) * 60 + int(time[17:19])
+    return days * 86_400 + int(time[11:13] or 0) * 3_600 + int(time[14:16] or 0) * 60 + int(time[17:19] or 0)
 
 
 def signed(phash: str) -> int | None:

@@ -13,7 +13,7 @@ from tests.meta.making import Place, place
 
 @pytest.fixture
 def here(tmp_path: Path) -> Place:
-    """Two stores on disk, without anything in them."""
+    """Two stores without anything in them, and room for nodes."""
     return place(tmp_path)
 
 

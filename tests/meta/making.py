@@ -15,6 +15,7 @@ from imgproxy.meta.record import Record, from_state
 from imgproxy.meta.repository import Originals, Terms, Words, open_words
 from imgproxy.stores import Store
 from imgproxy.stores.fs import FsStore
+from imgproxy.stores.memory import MemoryStore
 
 
 def body(number: int) -> bytes:
@@ -53,6 +54,12 @@ class Place:
 
 
 def place(root: Path) -> Place:
+    """Stores in memory: they outlive every node of the test, and cost nothing."""
+    return Place(root, MemoryStore(), MemoryStore())
+
+
+def place_on_disk(root: Path) -> Place:
+    """Stores that processes share."""
     return Place(root, FsStore(root / "stores/meta", fanned=False), FsStore(root / "stores/base"))
 
 

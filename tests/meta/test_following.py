@@ -1,0 +1,149 @@
+"""Followers keep up, and what was deleted is let go of exactly when nobody wants it any more."""
+
+from __future__ import annotations
+
+import pytest
+
+from imgproxy.errors import Forked, NotTheWriter, StoreDown
+from imgproxy.meta.farewell import Farewell
+from imgproxy.meta.following import Follower, Progress
+from imgproxy.meta.journal import key
+from imgproxy.meta.query import Query
+from imgproxy.meta.repository import Words
+from tests.meta.making import Place, commit, hash_of, live, record
+
+
+def deleted(words: Words, *numbers: int) -> None:
+    session = words.sessions.open()
+    for number in numbers:
+        words.sessions.delete(session, hash_of(number))
+    words.commits.commit(session.id)
+
+
+def test_a_follower_applies_what_is_new_and_answers_searches_from_its_own_copy(words: Words, here: Place) -> None:
+    reader = here.node("reader")
+    commit(words, record(1, title="sea"))
+    commit(words, record(2, title="sky"))
+    assert reader.search.page(Query(words="sea")).total == 0
+    assert reader.follower.poll() == Progress(2, 0, True)
+    assert reader.follower.poll() == Progress(0, 0, True)
+    assert [one.hash for one in reader.search.page(Query(words="sea")).records] == [hash_of(1)]
+    assert live(reader) == live(words)
+    reader.close()
+
+
+def test_a_follower_lets_go_of_deleted_originals_once(words: Words, here: Place) -> None:
+    reader = here.node("reader")
+    let_go: list[str] = []
+    follower = Follower(reader.chain, Farewell(reader.chain, let_go.append))
+    commit(words, record(1), record(2), record(3))
+    deleted(words, 1, 2)
+    assert follower.poll() == Progress(2, 2, True)
+    assert follower.poll() == Progress(0, 0, True)
+    assert sorted(let_go) == sorted(map(hash_of, (1, 2)))
+    reader.close()
+
+
+def test_a_follower_far_behind_catches_up_in_steps_and_says_so(words: Words, here: Place) -> None:
+    reader = here.node("reader")
+    for number in range(5):
+        commit(words, record(number))
+    follower = Follower(reader.chain, Farewell(reader.chain, lambda _: None), most=2)
+    assert [follower.poll() for _ in range(3)] == [Progress(2, 0, False), Progress(2, 0, False), Progress(1, 0, True)]
+    reader.close()
+
+
+def test_the_lag_is_told_by_the_last_time_that_it_was_level(words: Words, here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    real = time.monotonic
+    reader = here.node("reader")
+    reader.follower.poll()
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 100)
+    assert 100 <= reader.follower.lag() < 160
+    reader.follower.poll()
+    assert reader.follower.lag() < 60
+    reader.close()
+
+
+def test_a_follower_sees_a_fork_and_goes_no_further(words: Words, here: Place) -> None:
+    reader = here.node("reader")
+    commit(words, record(1))
+    reader.follower.poll()
+    here.meta.delete(key(1))
+    commit_again = here.node("another", holder="node")
+    commit(commit_again, record(2))
+    with pytest.raises(Forked, match="two writers have met"):
+        reader.follower.poll()
+    assert set(live(reader)) == {hash_of(1)}
+    commit_again.close()
+    reader.close()
+
+
+def test_a_reading_node_cannot_commit_and_is_told_who_can(words: Words, here: Place) -> None:
+    reader = here.node("reader")
+    commit(words, record(1))
+    session = reader.sessions.open()
+    reader.sessions.put(session, record(2))
+    with pytest.raises(NotTheWriter, match="node"):
+        reader.commits.commit(session.id)
+    words.lease.release()
+    done = reader.commits.commit(session.id)
+    assert done is not None
+    assert done.n == 2
+    with pytest.raises(NotTheWriter, match="reader"):
+        commit(words, record(3))
+    assert words.follower.poll().applied == 1
+    assert live(words) == live(reader)
+    reader.close()
+
+
+def test_a_deleted_original_leaves_the_store_after_its_commit(words: Words, here: Place) -> None:
+    commit(words, record(1), record(2))
+    session = words.sessions.open()
+    words.sessions.delete(session, hash_of(1))
+    assert words.farewell.say() == 0
+    words.commits.commit(session.id)
+    assert here.base.head(hash_of(1)) is not None
+    assert words.farewell.waiting() == 1
+    assert words.farewell.say() == 1
+    assert (here.base.head(hash_of(1)), words.farewell.waiting()) == (None, 0)
+    assert here.base.head(hash_of(2)) is not None
+
+
+def test_what_could_not_be_removed_is_tried_again(words: Words) -> None:
+    commit(words, record(1), record(2))
+    deleted(words, 1, 2)
+    tried: list[str] = []
+
+    def broken(hash: str) -> None:
+        tried.append(hash)
+        if len(tried) == 2:
+            raise StoreDown("cut")
+
+    farewell = Farewell(words.chain, broken)
+    with pytest.raises(StoreDown):
+        farewell.say()
+    assert farewell.waiting() == 2
+    assert farewell.say() == 2
+    assert len(set(tried)) == 2
+
+
+def test_what_was_added_again_stays(words: Words, here: Place) -> None:
+    commit(words, record(1), record(2))
+    deleted(words, 1, 2)
+    commit(words, record(1))
+    session = words.sessions.open()
+    words.sessions.put(session, record(2))
+    words.farewell.say()
+    assert here.base.head(hash_of(1)) is not None
+    assert here.base.head(hash_of(2)) is not None
+    assert words.commits.commit(session.id) is not None
+
+
+def test_many_are_let_go_of_in_parts(words: Words) -> None:
+    commit(words, *(record(number) for number in range(25)))
+    deleted(words, *range(25))
+    gone: list[str] = []
+    assert Farewell(words.chain, gone.append, page=10).say() == 25
+    assert sorted(gone) == sorted(map(hash_of, range(25)))
