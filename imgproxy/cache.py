@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from imgproxy.errors import Busy, Error, RendererLost, StoreTrouble
 from imgproxy.flights import Flight, Flights
@@ -33,8 +34,7 @@ class Tier:
     store: Store
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """Open bytes, the word of where they were, and the words of the tiers that were in trouble."""
 
     blob: Blob
@@ -42,8 +42,7 @@ class Found:
     troubles: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(NamedTuple):
     """How to make what is not there: its key, its media type, the work, and the moment after which nobody waits for it."""
 
     key: str

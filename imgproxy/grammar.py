@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from imgproxy.errors import BadName
@@ -102,7 +103,7 @@ class Derived:
             return "full"
         return f"{'' if self.width is None else self.width}x{'' if self.height is None else self.height}"
 
-    @property
+    @cached_property
     def suffix(self) -> str:
         """All that follows the hash: what a preset or an allow-list names."""
         words = [self.size]
@@ -244,6 +245,7 @@ def parse(text: str) -> Name:
             stated[key] = read(argument)
             rules += its_rules
     name = _made(Derived, stated)
+    name.__dict__["suffix"] = text[64:]  # as it would be printed: what was read need not be spelled again
     for key, broken, why in rules:
         if broken(name):
             raise BadName(text, _place_of(text, key), why.format(name), rule=True)

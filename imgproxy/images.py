@@ -16,12 +16,12 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from imgproxy.cache import Cache, Recipe
 from imgproxy.errors import Missing, NotAnImage, TooMuch
 from imgproxy.grammar import Base, Derived, Name
-from imgproxy.originals import Originals
+from imgproxy.originals import Originals, rewind
 from imgproxy.picture import HEAD, MEDIA_TYPES, Facts, Mark, Stamp, sniff
 
 _CHUNK = 1 << 20
@@ -37,8 +37,7 @@ class Renderer(Protocol):
         """What the header of `source` says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """An open picture on its way out, with its history: where it was found, and which tiers were in trouble. Close its file."""
 
     name: Name
@@ -114,7 +113,7 @@ class Images:
     def _original(self, name: Base, deadline: float) -> Image:
         blob = self._originals.open(name.hash, deadline)
         head = blob.file.read(HEAD)
-        blob.file.seek(0)
+        rewind(blob.file)
         if sniff(head) != name.type:
             blob.close()
             raise Missing(f"no {name.type} of that hash")

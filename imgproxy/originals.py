@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from imgproxy.errors import Missing, StoreFull, StoreLied
 from imgproxy.flights import Flights
@@ -94,7 +94,7 @@ class Originals:
                 known = seen is not None and self._right.get(hash) == seen
             if not known:
                 Checked(blob.file, hash).drain()
-                blob.file.seek(0)
+                rewind(blob.file)
                 if seen is not None:
                     self._remember(hash, seen)
             return blob
@@ -137,11 +137,17 @@ class Originals:
             try:
                 while data := source.read(_CHUNK):
                     file.write(data)
-                file.seek(0)
+                rewind(file)
             except BaseException:
                 file.close()
                 raise
             return Blob(blob.item, file)
+
+
+def rewind(file: IO[bytes]) -> None:
+    """Go back to the beginning, with what a buffer has read ahead forgotten: whoever sends by descriptor sees only where that stands."""
+    file.seek(0, os.SEEK_END)
+    file.seek(0)
 
 
 def _identity(file: BinaryIO) -> tuple[int, ...] | None:

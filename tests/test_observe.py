@@ -25,6 +25,7 @@ observe.configure("error", "json")
 for n in range(int(sys.argv[1])):
     observe.record(observe.Answer("GET", "/", 200, "disk", 0.002, 10))
 observe.record(observe.Answer("GET", "/", 503, "none", 0.5, 0, "Busy", ("redis",)))
+observe.flush()
 print("counted", flush=True)
 sys.stdin.read()
 """
@@ -88,7 +89,7 @@ def test_a_sane_request_id_is_taken(sane: str) -> None:
 @pytest.mark.parametrize("other", [None, "", "0" * 65, "a b", "a\n", "ä", "٣", '"'])
 def test_any_other_request_id_is_replaced(other: str | None) -> None:
     made = observe.begin(other)
-    assert re.fullmatch("[0-9a-f]{16}", made)
+    assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]+", made)
     assert made != observe.begin(other)
 
 
@@ -329,6 +330,7 @@ def test_under_gunicorn_figures_survive_a_killed_worker_and_every_line_is_json(t
     try:
         until_it_answers(port)
         pids = [int(got(port, "/x")) for _ in range(20)]
+        assert figure(got(port, "/metrics"), 'imgproxy_answers_total{origin="disk",status="200"}') == 20
         os.kill(pids[0], signal.SIGKILL)
         deadline = time.monotonic() + 30
         while list((tmp_path / "figures").glob(f"*_{pids[0]}.db")) and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 begin, record    a request begins and gets its id; what became of it is written down once
 surprised, event anything else that is worth a line
+journal.py       the moment between a request and what is written down of it
 log.py           the lines; structlog lives there
 figures.py       the figures, those of all processes of a node together; prometheus_client lives there
 """
@@ -10,10 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+import time
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import count
+from typing import TypeAlias
 
 from imgproxy.observe import figures, log
-from imgproxy.observe.figures import exposition, sweep, worker_gone
+from imgproxy.observe.answer import Answer
+from imgproxy.observe.figures import sweep, worker_gone
+from imgproxy.observe.journal import MOMENT, Journal
 from imgproxy.observe.log import ServerLog, adopt_logging, configure, event, surprised
 
 __all__ = [
@@ -24,39 +31,60 @@ __all__ = [
     "configure",
     "event",
     "exposition",
+    "flush",
     "record",
     "surprised",
     "sweep",
     "worker_gone",
 ]
 
+_numbers = count()
+_life = ""
 _SANE_ID = re.compile("[A-Za-z0-9._-]{1,64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one request; `origin` is the word of the tier that answered, `error` the kind of error that did."""
-
-    method: str
-    target: str
-    status: int
-    origin: str = "none"
-    seconds: float = 0.0
-    size: int = 0
-    error: str = ""
-    troubles: tuple[str, ...] = ()
 
 
 def begin(incoming: str | None = None) -> str:
     """Begin a request: its id is the incoming one, if that is sane, else a new one; every line until the next `begin` carries it."""
-    request = incoming if incoming is not None and _SANE_ID.fullmatch(incoming) else os.urandom(8).hex()
+    request = incoming if incoming is not None and _SANE_ID.fullmatch(incoming) else _new_id()
     log.request.set(request)
     return request
 
 
+def _new_id() -> str:
+    """An id that nobody else gives: of this process, with a number."""
+    return f"{_life}{next(_numbers):x}"
+
+
+def _begin_life() -> None:
+    global _life
+    _life = os.urandom(6).hex() + "-"
+
+
+_begin_life()
+os.register_at_fork(after_in_child=_begin_life)
+
+
 def record(answer: Answer) -> None:
-    """Write down once what became of a request: a line in the log, and the figures."""
-    words = {
+    """Write down once what became of a request, within a moment: a line in the log, and the figures."""
+    _journal.add((time.time(), log.request.get(), answer))
+
+
+def flush() -> None:
+    """Write down all that waits, now."""
+    _journal.flush()
+
+
+def _write(entries: list[_Entry]) -> None:
+    figures.of_this_process().count(answer for _, _, answer in entries)
+    log.lines(_words(*entry) for entry in entries)
+
+
+def _words(at: float, request: str, answer: Answer) -> dict[str, object]:
+    words: dict[str, object] = {
+        "timestamp": f"{_second(int(at))}.{int(at % 1 * 1000):03}+00:00",
+        "level": "error" if answer.status == 500 else "info",
+        "event": "answered",
+        "request": request,
         "method": answer.method,
         "target": answer.target,
         "status": answer.status,
@@ -68,7 +96,20 @@ def record(answer: Answer) -> None:
         words["error"] = answer.error
     if answer.troubles:
         words["troubles"] = answer.troubles
-    event("answered", words, level="error" if answer.status == 500 else "info")
-    figures.of_this_process().count(answer.status, answer.origin, answer.seconds, answer.size)
-    if answer.error or answer.troubles:
-        figures.of_this_process().count_trouble(answer.error, answer.troubles)
+    return words
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19]
+
+
+_Entry: TypeAlias = tuple[float, str, Answer]
+_journal: Journal[_Entry] = Journal(_write)
+
+
+def exposition() -> tuple[bytes, str]:
+    """All figures of this node as Prometheus reads them, and the media type of that; what happened before the call is in them."""
+    _journal.flush()
+    time.sleep(2 * MOMENT)  # the other processes write theirs down within this time
+    return figures.exposition()

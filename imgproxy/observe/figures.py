@@ -12,11 +12,12 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from imgproxy.observe import log
+from imgproxy.observe.answer import Answer
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client looks, when it is first imported, whether there are other processes: so it is imported late."""
@@ -40,24 +41,25 @@ class Figures:
         self._bytes = Counter("imgproxy_sent_bytes", "Bytes of pictures", ("origin",), registry=self.registry)
         self._refusals = Counter("imgproxy_refusals", "Requests that ended in an error", ("error",), registry=self.registry)
         self._troubles = Counter("imgproxy_tier_troubles", "Tiers that failed", ("tier",), registry=self.registry)
-        self._known: dict[tuple[int, str], tuple[Callable[[], None], Callable[[float], None], Callable[[float], None]]] = {}
 
-    def count(self, status: int, origin: str, seconds: float, size: int) -> None:
-        """Count an answer."""
-        known = self._known.get((status, origin))
-        if known is None:
-            children = self._answers.labels(status, origin), self._seconds.labels(origin), self._bytes.labels(origin)
-            known = self._known[status, origin] = (children[0].inc, children[1].observe, children[2].inc)
-        known[0]()
-        known[1](seconds)
-        if size:
-            known[2](size)
+    def count(self, answers: Iterable[Answer]) -> None:
+        """Count answers, those of a kind together."""
+        kinds: dict[tuple[int, str], list[Answer]] = {}
+        for answer in answers:
+            kinds.setdefault((answer.status, answer.origin), []).append(answer)
+            if answer.error or answer.troubles:
+                self._count_trouble(answer)
+        for (status, origin), alike in kinds.items():
+            self._answers.labels(status, origin).inc(len(alike))
+            self._bytes.labels(origin).inc(sum(answer.size for answer in alike))
+            seconds = self._seconds.labels(origin)
+            for answer in alike:
+                seconds.observe(answer.seconds)
 
-    def count_trouble(self, error: str, tiers: tuple[str, ...]) -> None:
-        """Count what went wrong on the way to an answer."""
-        if error:
-            self._refusals.labels(error).inc()
-        for tier in tiers:
+    def _count_trouble(self, answer: Answer) -> None:
+        if answer.error:
+            self._refusals.labels(answer.error).inc()
+        for tier in answer.troubles:
             self._troubles.labels(tier).inc()
 
 

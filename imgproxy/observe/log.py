@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,9 @@ import structlog
 request: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that this thread is busy with."""
 
+_WHOLE = 4096
+"""So many bytes a pipe takes in one piece, whoever else writes into it."""
+_LEVELS = {"info": logging.INFO, "error": logging.ERROR}
 _PLAIN = re.compile(r"[!#-\[\]-~]+")
 _json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
@@ -28,6 +31,20 @@ _json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 def event(name: str, words: Mapping[str, object] | None = None, *, level: str = "info") -> None:
     """Write the line of an event."""
     getattr(_ours, level)(name, **(words or {}))
+
+
+def lines(all_words: Iterable[dict[str, object]]) -> None:
+    """Write the lines of many events together, in pieces that a pipe takes whole; each has all its words, from `timestamp` on."""
+    piece = bytearray()
+    for words in all_words:
+        if not _ours.is_enabled_for(_LEVELS[str(words["level"])]):
+            continue
+        line = _line(words)
+        if len(piece) + len(line) > _WHOLE:
+            _put(bytes(piece))
+            piece.clear()
+        piece += line
+    _put(bytes(piece))
 
 
 def surprised(error: BaseException, **words: object) -> None:
@@ -58,7 +75,7 @@ class Foreign(logging.Handler):
         words: dict[str, object] = {"event": record.getMessage(), "logger": record.name}
         if record.exc_info and record.exc_info[1] is not None:
             words["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
-        _Stderr().info(_line(None, record.levelname.lower(), words))
+        _put(_line(_stamped(record.levelname.lower(), words)))
 
 
 class ServerLog:
@@ -85,16 +102,20 @@ class ServerLog:
 
 
 class _Stderr:
-    """Where lines end up: whole, one write each, and never in the way."""
+    """Where structlog's lines end up."""
 
     def info(self, line: bytes) -> None:
         """Write a line, or lose it."""
-        try:
-            os.write(2, line)
-        except OSError:
-            return
+        _put(line)
 
     debug = warning = error = critical = info
+
+
+def _put(piece: bytes) -> None:
+    try:
+        os.write(2, piece)
+    except OSError:
+        return
 
 
 def _stamped(level: str, words: Mapping[str, object]) -> dict[str, object]:
@@ -105,12 +126,11 @@ def _stamped(level: str, words: Mapping[str, object]) -> dict[str, object]:
     return line
 
 
-def _as_json(_logger: object, level: str, words: Mapping[str, object]) -> bytes:
-    return _json(_stamped(level, words)).encode() + b"\n"
+def _as_json(line: dict[str, object]) -> bytes:
+    return _json(line).encode() + b"\n"
 
 
-def _as_text(_logger: object, level: str, words: Mapping[str, object]) -> bytes:
-    line = _stamped(level, words)
+def _as_text(line: dict[str, object]) -> bytes:
     told = [str(line.pop("timestamp"))[11:23], str(line.pop("level")), _quoted(line.pop("event"), " ")]
     told += [f"{word}={_quoted(value)}" for word, value in line.items() if word != "trace"]
     return " ".join(told).encode() + b"\n" + str(line.get("trace", "")).encode("utf-8", "backslashreplace")
@@ -121,13 +141,113 @@ def _quoted(value: object, also: str = "") -> str:
     return text if _PLAIN.fullmatch(text.replace(also, "") if also else text) else _json(text)
 
 
-_LINES: Mapping[str, Callable[[object, str, Mapping[str, object]], bytes]] = {"auto": _as_json, "json": _as_json, "text": _as_text}
+_LINES: Mapping[str, Callable[[dict[str, object]], bytes]] = {"auto": _as_json, "json": _as_json, "text": _as_text}
 _line = _as_json
 
 
 def _logger(level: str) -> Any:
     threshold = structlog.make_filtering_bound_logger(level)
-    return structlog.wrap_logger(_Stderr(), processors=[lambda *said: _line(*said)], wrapper_class=threshold).bind()
+    return structlog.wrap_logger(_Stderr(), processors=[_finished], wrapper_class=threshold).bind()
+
+
+def _finished(_logger: object, level: str, words: Mapping[str, object]) -> bytes:
+    return _line(_stamped(level, words))
+
+
+_ours = _logger(level)
+
+
+def adopt_logging(level: str = "info") -> None:
+    """Bring the standard library's logging, and with it everybody else's, into our form."""
+    root = logging.getLogger()
+    root.handlers = [Foreign()]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+class Foreign(logging.Handler):
+    """Writes the lines of others as ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of one record."""
+        words: dict[str, object] = {"event": record.getMessage(), "logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            words["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
+        _put(_line(_stamped(record.levelname.lower(), words)))
+
+
+class ServerLog:
+    """What gunicorn writes to (its `logger_class`): the standard library's logging, whatever form that has; no access log."""
+
+    access_log_enabled = False
+
+    def __init__(self, _cfg: object) -> None:
+        log = logging.getLogger("gunicorn.error")
+        self.debug, self.info, self.warning, self.error = log.debug, log.info, log.warning, log.error
+        self.critical, self.exception, self.log = log.critical, log.exception, log.log
+
+    def setup(self, _cfg: object) -> None:
+        """Gunicorn has read its settings again; ours stay."""
+
+    def access(self, *_about: object) -> None:
+        """The door writes its own line."""
+
+    def reopen_files(self) -> None:
+        """There are none."""
+
+    def close_on_exec(self) -> None:
+        """There are none."""
+
+
+class _Stderr:
+    """Where structlog's lines end up."""
+
+    def info(self, line: bytes) -> None:
+        """Write a line, or lose it."""
+        _put(line)
+
+    debug = warning = error = critical = info
+
+
+def _put(piece: bytes) -> None:
+    try:
+        os.write(2, piece)
+    except OSError:
+        return
+
+
+def _stamped(level: str, words: Mapping[str, object]) -> dict[str, object]:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"timestamp": now, "level": level, "event": words["event"], "request": request.get(), **words}
+    if not line["request"]:
+        del line["request"]
+    return line
+
+
+def _as_json(line: dict[str, object]) -> bytes:
+    return _json(line).encode() + b"\n"
+
+
+def _as_text(line: dict[str, object]) -> bytes:
+    told = [str(line.pop("timestamp"))[11:23], str(line.pop("level")), _quoted(line.pop("event"), " ")]
+    told += [f"{word}={_quoted(value)}" for word, value in line.items() if word != "trace"]
+    return " ".join(told).encode() + b"\n" + str(line.get("trace", "")).encode("utf-8", "backslashreplace")
+
+
+def _quoted(value: object, also: str = "") -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text.replace(also, "") if also else text) else _json(text)
+
+
+_LINES: Mapping[str, Callable[[dict[str, object]], bytes]] = {"auto": _as_json, "json": _as_json, "text": _as_text}
+_line = _as_json
+
+
+def _logger(level: str) -> Any:
+    threshold = structlog.make_filtering_bound_logger(level)
+    return structlog.wrap_logger(
+        _Stderr(), processors=[lambda _, level, words: _line(_stamped(level, words))], wrapper_class=threshold
+    ).bind()
 
 
 _ours = _logger("info")

@@ -13,6 +13,7 @@ from typing import Any
 import falcon
 
 from imgproxy import errors, observe
+from imgproxy.web.health import Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def problem_of(error: errors.Error) -> Problem:
     return next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), UNEXPECTED)
 
 
-def on_error(req: falcon.Request, resp: falcon.Response, error: errors.Error, params: dict[str, Any]) -> None:
+def on_error(req: falcon.Request, resp: Response, error: errors.Error, params: dict[str, Any]) -> None:
     """Answer one of our own errors."""
     problem = problem_of(error)
     body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": int(problem.status[:3]), "detail": str(error)}
@@ -61,7 +62,7 @@ def on_error(req: falcon.Request, resp: falcon.Response, error: errors.Error, pa
     _answer(resp, problem, body)
 
 
-def on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
+def on_http_error(req: falcon.Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
     """Answer what falcon itself refuses, in the same form."""
     for name, value in dict(error.headers or {}).items():
         resp.set_header(name, value)
@@ -71,7 +72,7 @@ def on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTP
     _answer(resp, problem, body)
 
 
-def on_surprise(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+def on_surprise(req: falcon.Request, resp: Response, error: Exception, params: dict[str, Any]) -> None:
     """Answer what nobody expected: a bug, told to the log and not to the stranger."""
     observe.surprised(error, method=req.method, path=req.path)
     resp.context.error = type(error).__name__
@@ -79,7 +80,7 @@ def on_surprise(req: falcon.Request, resp: falcon.Response, error: Exception, pa
     _answer(resp, UNEXPECTED, body)
 
 
-def _answer(resp: falcon.Response, problem: Problem, body: dict[str, Any]) -> None:
+def _answer(resp: Response, problem: Problem, body: dict[str, Any]) -> None:
     resp.status = problem.status
     resp.content_type = "application/problem+json"
     resp.set_header("Cache-Control", f"public, max-age={problem.life}" if problem.life else "no-store")

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from imgproxy.grammar import Base, Name, parse
 from imgproxy.images import Image, Images
 from imgproxy.picture import EDITION_TIME, MEDIA_TYPES, etag
 from imgproxy.security import Keyring, Policy
-from imgproxy.web.health import Checks, Diary, Figures, Health, Ready
+from imgproxy.web.health import Checks, Diary, Figures, Health, Ready, Response
 from imgproxy.web.problems import on_error, on_http_error, on_surprise
 from imgproxy.web.ranges import Part, Unsatisfiable, asked_range
-from imgproxy.web.target import raw_target
 
 ROUTES = (
     ("/<name>", "an image: an original (`<hash>.<type>`) or a rendition (`<hash>-<size>...<format>`)"),
@@ -38,6 +36,7 @@ ROUTES = (
 )
 
 _YEAR = 31_536_000
+_FOR_EVER = f"public, max-age={_YEAR}, immutable"
 _LAST_MODIFIED = formatdate(EDITION_TIME, usegmt=True)
 _OUR_TAG = re.compile(rf'(?:W/)?("{EDITION_TIME:x}-[0-9a-f]{{1,16}}")')
 _ALLOW = "GET, HEAD, OPTIONS"
@@ -72,23 +71,21 @@ class Pictures:
             ("Accept-Ranges", "bytes"),
             ("X-Content-Type-Options", "nosniff"),
             ("Cross-Origin-Resource-Policy", "cross-origin"),
-            ("Timing-Allow-Origin", "*"),
         ]
         if manner.cors:
             self._headers.append(("Access-Control-Allow-Origin", manner.cors))
         if manner.cors not in ("", "*"):
             self._headers.append(("Vary", "Origin"))
 
-    def __call__(self, req: falcon.Request, resp: falcon.Response, **_params: str) -> None:
+    def __call__(self, req: falcon.Request, resp: Response, **_params: str) -> None:
         """Answer one request for a picture."""
         if req.method == "OPTIONS":
             self._greet(resp)
             return
         if req.method not in ("GET", "HEAD"):
             raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", "OPTIONS"])
-        name, expires = self._admitted(raw_target(req.env)[len(self._mount) :])
-        resp.set_headers(self._headers)
-        resp.set_header("Cache-Control", _cache_control(expires))
+        name, expires = self._admitted(resp.context.target[len(self._mount) :])
+        resp.set_headers([*self._headers, ("Cache-Control", _cache_control(expires))])
         tag = _said(req, name)
         if tag is not None:
             _not_modified(resp, tag)
@@ -110,7 +107,7 @@ class Pictures:
         self._guards.policy.allows(name, signed=False)
         return name, None
 
-    def _greet(self, resp: falcon.Response) -> None:
+    def _greet(self, resp: Response) -> None:
         """Answer a browser that asks before it asks (a CORS preflight)."""
         resp.status = falcon.HTTP_204
         resp.set_headers(self._headers)
@@ -123,19 +120,19 @@ class Pictures:
             }
         )
 
-    def _show(self, req: falcon.Request, resp: falcon.Response, image: Image) -> None:
+    def _show(self, req: falcon.Request, resp: Response, image: Image) -> None:
         resp.context.origin = image.origin
         resp.context.troubles = image.troubles
-        tag = _tag(image)
+        kind, tag = _kind(image.name), _tag(image)
         resp.set_headers(
             [
-                ("Content-Type", MEDIA_TYPES[_kind(image.name)]),
+                ("Content-Type", MEDIA_TYPES[kind]),
                 ("ETag", tag),
                 ("Last-Modified", _LAST_MODIFIED),
                 ("Server-Timing", f'tier;desc="{image.origin}"'),
             ]
         )
-        if _kind(image.name) in ("svg", "pdf"):
+        if kind in ("svg", "pdf"):
             resp.set_header("Content-Security-Policy", _NO_SCRIPTS)
         try:
             if req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*":
@@ -148,7 +145,7 @@ class Pictures:
             raise falcon.HTTPRangeNotSatisfiable(image.size) from None
         self._send(req, resp, image, part)
 
-    def _send(self, req: falcon.Request, resp: falcon.Response, image: Image, part: tuple[int, int] | None) -> None:
+    def _send(self, req: falcon.Request, resp: Response, image: Image, part: tuple[int, int] | None) -> None:
         start, count = part if part is not None else (0, image.size)
         if part is not None:
             resp.status = falcon.HTTP_206
@@ -160,8 +157,8 @@ class Pictures:
         elif isinstance(image.file, io.BytesIO):
             resp.data = image.file.getvalue()[start : start + count]
         else:
-            image.file.seek(0, os.SEEK_END)  # a server that sends by descriptor does not see what a buffer has read ahead
-            image.file.seek(start)
+            if start:
+                image.file.seek(start)
             resp.stream = image.file if part is None else Part(image.file, count)  # type: ignore[assignment]
 
 
@@ -186,7 +183,7 @@ def _said(req: falcon.Request, name: Name) -> str | None:
     return match.group(1) if match else None
 
 
-def _not_modified(resp: falcon.Response, tag: str) -> None:
+def _not_modified(resp: Response, tag: str) -> None:
     resp.status = falcon.HTTP_304
     resp.set_header("Last-Modified", _LAST_MODIFIED)
     if tag:
@@ -195,7 +192,7 @@ def _not_modified(resp: falcon.Response, tag: str) -> None:
 
 def _cache_control(expires: int | None) -> str:
     if expires is None:
-        return f"public, max-age={_YEAR}, immutable"
+        return _FOR_EVER
     return f"public, max-age={max(0, min(_YEAR, expires - int(time.time())))}"
 
 
@@ -206,9 +203,9 @@ def _part(req: falcon.Request, image: Image, tag: str) -> tuple[int, int] | None
     return asked_range(header, image.size)
 
 
-def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App[falcon.Request, falcon.Response]:
+def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App[falcon.Request, Response]:
     """An application that answers for pictures alone."""
-    app: falcon.App[falcon.Request, falcon.Response] = falcon.App(middleware=[Diary()])
+    app: falcon.App[falcon.Request, Response] = falcon.App(response_type=Response, middleware=[Diary()])
     app.add_error_handler(Exception, on_surprise)
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(errors.Error, on_error)
@@ -216,7 +213,7 @@ def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App[falco
     return app
 
 
-def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App[falcon.Request, falcon.Response]:
+def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App[falcon.Request, Response]:
     """The public application: pictures, health and figures."""
     app = pictures(images, guards, manner)
     app.add_route("/healthz", Health())
