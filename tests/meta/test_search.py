@@ -159,7 +159,7 @@ def test_a_commit_in_the_middle_of_a_search_changes_none_of_its_pages(words: Wor
     expected = words.search.page(asked, most=100)
     first = words.search.page(asked, most=5)
     session = words.sessions.open()
-    for number in range(0, 10):
+    for number in range(10):
         words.sessions.delete(session, hash_of(number))
     for number in range(10, 20):
         words.sessions.edit(session, hash_of(number), {"title": "moon", "taken_at": "1999-01-01"})

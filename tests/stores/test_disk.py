@@ -23,7 +23,7 @@ import pytest
 from imgproxy.errors import StoreDown, StoreFull
 from imgproxy.picture import EDITION_TIME
 from imgproxy.stores import files
-from imgproxy.stores.disk import DiskTier, rows
+from imgproxy.stores.disk import DiskTier, rows, tree
 from imgproxy.stores.disk.index import Index
 from imgproxy.stores.disk.tree import key_of as key_of_file
 from tests.stores import crowd
@@ -182,6 +182,21 @@ def test_an_erasure_that_was_cut_off_goes_on(store: DiskTier, root: Path) -> Non
         (root / f"~gone-old/{number}/file").write_bytes(b"x")
     go_round(store)
     assert not (root / "~gone-old").exists()
+
+
+def test_a_name_never_outlives_its_value(store: DiskTier, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = put(store)
+    (root / NAME).unlink()
+    name_it = tree._rename
+
+    def dropped_meanwhile(beside: Path, name: Path) -> None:
+        store._tree.drop(f"9f/{value.name}")
+        name_it(beside, name)
+
+    monkeypatch.setattr(tree, "_rename", dropped_meanwhile)
+    store._tree.publish(KEY, f"9f/{value.name}")
+    assert not (root / NAME).exists()
+    assert list((root / "~tmp").iterdir()) == []
 
 
 # ---- hits
@@ -375,6 +390,16 @@ def test_the_tier_stays_within_its_size_in_real_bytes(root: Path) -> None:
     assert 80 < len(keys(tier)) < 250
 
 
+def test_what_is_evicted_is_unpublished_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgproxy.stores.disk.hand.Hand.move", lambda self: None)
+    tier = DiskTier(root, 1, 2**20)
+    for number in range(150):
+        put(tier, crowd.key_of(number), b"x" * 20_000)
+    published = {found.stem for found in tier._tree.published()}
+    assert published == set(keys(tier))
+    assert 20 < len(published) < 60
+
+
 def test_one_large_object_pushes_out_as_many_small_ones_as_it_takes(root: Path) -> None:
     tier = DiskTier(root, 1, 4 * 2**20)
     for number in range(300):
@@ -503,8 +528,13 @@ def test_a_tier_whose_index_is_damaged_under_it_forgets_and_works(root: Path, hu
     flushed(root)
     hurt(root / "~1/cache.db")
     works(tier)
-    works(DiskTier(root, 1, SIZE))
+    other = DiskTier(root, 1, SIZE)
+    works(other)
     works(tier)
+    for one, another in ((tier, other), (other, tier)):
+        put(one, KEY, b"seen by all")
+        assert body(another, KEY) == b"seen by all"
+        assert another.delete(KEY) is True
 
 
 def works(tier: DiskTier) -> None:
@@ -678,6 +708,22 @@ def test_a_disk_that_cannot_be_written_is_trouble_and_leaves_nothing(
     assert body(store, "abcdef") == BODY
 
 
+def test_a_value_whose_row_cannot_be_written_goes_at_once(store: DiskTier, root: Path) -> None:
+    put(store)
+    opened = store._index._opened()
+    pages = opened.rows._cache._sql("PRAGMA page_count").fetchone()[0]
+    opened.rows._cache._sql(f"PRAGMA max_page_count={pages}")
+    full = 0
+    for number in range(100):
+        try:
+            store.put(crowd.key_of(number), io.BytesIO(b"x" * 100), note={"long": "x" * 500})
+        except StoreFull:
+            full += 1
+            assert store.get(crowd.key_of(number)) is None
+    assert full > 0
+    assert {found.stem for found in store._tree.values()} == {found.stem for found in store._tree.published()}
+
+
 FULL_DISK = """
 import io, os, subprocess, sys
 from pathlib import Path
@@ -746,12 +792,12 @@ def test_threads_put_get_and_evict_at_once(root: Path) -> None:
 def consistent(tier: DiskTier) -> None:
     """Assert that, once the hand has gone round, rows, values and names tell the same."""
     go_round(tier)
-    tree = tier._tree
-    rows_say = dict(index(tree.root).execute("SELECT key, filename FROM Cache").fetchall())
-    values = {found.stem: os.path.relpath(found.path, tree.index) for found in tree.values()}
+    files_say = tier._tree
+    rows_say = dict(index(files_say.root).execute("SELECT key, filename FROM Cache").fetchall())
+    values = {found.stem: os.path.relpath(found.path, files_say.index) for found in files_say.values()}
     assert values.items() <= rows_say.items()
-    for found in tree.published():
-        assert Path(found.path).stat().st_ino == Path(tree.value(values[found.stem])).stat().st_ino
+    for found in files_say.published():
+        assert Path(found.path).stat().st_ino == Path(files_say.value(values[found.stem])).stat().st_ino
     for filename in values.values():
         assert key_of_file(filename) is not None
 
@@ -762,11 +808,13 @@ from pathlib import Path
 from imgproxy.stores.disk import DiskTier
 tier = DiskTier(Path(sys.argv[1]), 1, 10**7)
 tier.put("before", io.BytesIO(b"parent"))
+inherited = tier._index._now.rows
 children = []
 for number in range(3):
     child = os.fork()
     if child == 0:
         assert tier.get("before").file.read() == b"parent"
+        assert tier._index._now.rows is not inherited
         for turn in range(30):
             tier.put(f"child{number}", io.BytesIO(b"%d" % turn * 1000))
             assert tier.get(f"child{number}").file.read() == b"%d" % turn * 1000

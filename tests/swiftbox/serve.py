@@ -52,6 +52,7 @@ class Supervisor:
         self._guarded = guarded
         self._pids: dict[str, int] = {}
         self._ear: Any = None
+        self._alone = False
         self._names = [f"{kind}{node}" for node in range(1, shape.nodes + 1) for kind in KINDS] + ["proxy"]
         (top / "log").mkdir(exist_ok=True)
 
@@ -75,6 +76,9 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             self._end()
+            if self._alone:
+                # Whoever wanted this box has left it, perhaps by being killed: nobody else will clear it away.
+                shutil.rmtree(self._top, ignore_errors=True)
 
     # ---- what can be asked
 
@@ -211,6 +215,7 @@ class Supervisor:
             ready = select(watched, [], [], 1)[0]
             self._reap()
             if 0 in ready and not os.read(0, 4096):
+                self._alone = True
                 raise Stop
             if self._ear in ready:
                 self._answer()
