@@ -15,7 +15,7 @@ import pyvips
 from imgproxy.grammar import Derived, parse
 from imgproxy.limits import Limits
 from imgproxy.picture import HEAD, Stamp, sniff
-from imgproxy.render.opening import LOADERS
+from imgproxy.vips.opening import LOADERS
 
 IMAGES = Path(__file__).parent / "images"
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

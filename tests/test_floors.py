@@ -28,6 +28,7 @@ FLOORS = {
     "render": 3,
     "stores": 3,
     "urls": 3,
+    "vips": 3,
     "cache": 4,
     "meta": 4,
     "originals": 4,
@@ -42,8 +43,8 @@ FLOORS = {
 }
 """Every file of the house, or the package it is in. A file imports from lower floors, and from its own package."""
 
-SAME_FLOOR = {("pool", "render"), ("wiring", "web")}
-"""The child processes of the pool run the renderer; the wiring knows every class, the doors' too."""
+SAME_FLOOR = {("pool", "render"), ("pool", "vips"), ("render", "vips"), ("wiring", "web")}
+"""The child processes of the pool run the renderer; its parts are a package of their own; the wiring knows every class, the doors' too."""
 
 ONLY_FOR = {"config": {"wiring", "cli", "wsgi"}, "observe": {"web", "wiring", "cli", "wsgi"}}
 """What most of the house never asks, however high it lives."""
@@ -60,7 +61,7 @@ HOMES = {
     "msgspec": {"config"},
     "obstore": {"stores.cloud"},
     "prometheus_client": {"observe"},
-    "pyvips": {"render"},
+    "pyvips": {"vips"},
     "redis": {"stores.redis"},
     "requests": {"stores.swift"},
     "rich": {"cli"},
@@ -186,7 +187,7 @@ def test_the_rules_need_no_installed_package(room: str) -> None:
 
 def test_the_web_process_never_loads_libvips() -> None:
     """All rooms but those that only ever run in processes of the pool."""
-    apart = {"render", "pool.keeper", "pool.renderer"}
+    apart = {"render", "vips", "pool.keeper", "pool.renderer"}
     rooms = ", ".join(f"imgproxy.{room}" for room in ROOMS if not lives_in(room, apart))
     ask = f"import sys, {rooms}; sys.exit(any('vips' in module for module in sys.modules))"
     subprocess.run([sys.executable, "-c", ask], cwd=ROOT, check=True, timeout=60)

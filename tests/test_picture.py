@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imgproxy.grammar import FORMATS, TYPES
 from imgproxy.picture import EDITION_TIME, HEAD, MEDIA_TYPES, colour_signal, etag, sniff
-from imgproxy.render.tiny import TINY
+from imgproxy.vips.tiny import TINY
 
 
 def ftyp(major: str, *others: str) -> bytes:

@@ -22,7 +22,7 @@ from imgproxy.errors import CannotRead, CannotWrite, Damaged, NotAnImage, TooMuc
 from imgproxy.limits import Limits
 from imgproxy.picture import Facts
 from imgproxy.render import abilities, probe, render
-from imgproxy.render.tiny import TINY
+from imgproxy.vips.tiny import TINY
 from tests.pictures import (
     IMAGES,
     RED,
@@ -335,7 +335,7 @@ from io import BytesIO
 from imgproxy.grammar import parse
 from imgproxy.limits import Limits
 from imgproxy.render import render
-from imgproxy.render.tiny import TINY
+from imgproxy.vips.tiny import TINY
 children = []
 for _ in range(4):
     child = os.fork()

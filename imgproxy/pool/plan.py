@@ -49,6 +49,6 @@ def stem(plan: PoolPlan, limits: Limits) -> str:
     """The first part of the names of a pool's sockets: other plans, limits, users, interpreters or code have another pool."""
     digest = hashlib.sha256(f"{written(plan, limits)} {EDITION} {os.geteuid()} {sys.executable}".encode())
     package = Path(__file__).parent.parent
-    for file in sorted([*package.glob("*.py"), *package.glob("pool/*.py"), *package.glob("render/*.py")]):
+    for file in sorted([*package.glob("*.py"), *package.glob("pool/*.py"), *package.glob("vips/*.py")]):
         digest.update(file.read_bytes())
     return f"pool-{digest.hexdigest()[:16]}"

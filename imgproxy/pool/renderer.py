@@ -26,7 +26,7 @@ from imgproxy.picture import Mark, Stamp
 from imgproxy.pool.answers import is_loss, write_abilities, write_facts, write_refusal, write_size
 from imgproxy.pool.plan import PoolPlan
 from imgproxy.pool.wire import Cut, Head, Wire, same_user
-from imgproxy.render.tiny import TINY
+from imgproxy.vips.tiny import TINY
 
 READY = b"\0"
 """What a renderer writes to its standard error, which the keeper reads, when it is ready for its first job."""

@@ -21,8 +21,8 @@ from imgproxy.geometry import LYING, Size
 from imgproxy.grammar import TYPES
 from imgproxy.limits import Limits
 from imgproxy.picture import HEAD, SIGNAL_HEAD, Facts, colour_signal, sniff
-from imgproxy.render.failing import decoding
-from imgproxy.render.tiny import TINY
+from imgproxy.vips.failing import decoding
+from imgproxy.vips.tiny import TINY
 
 LOADERS = {
     "avif": ("heifload_source", "VipsForeignLoadHeifSource"),

@@ -20,8 +20,8 @@ from imgproxy.geometry import COMPASS, LYING, Plan, Rectangle, Size, inset, insi
 from imgproxy.grammar import Derived
 from imgproxy.limits import Limits
 from imgproxy.picture import Mark
-from imgproxy.render.colour import plain, srgb
-from imgproxy.render.opening import Original
+from imgproxy.vips.colour import plain, srgb
+from imgproxy.vips.opening import Original
 
 _ANIMATED = frozenset(("gif", "webp"))
 _CLEAR = [0, 0, 0, 0]

@@ -6,14 +6,14 @@ limits before a single pixel is decoded. Nothing is ever opened by path; `source
 wherever it stands, by its descriptor if it is a plain file. Its position afterwards is anybody's guess, so no two threads
 may render from the same open file at once; otherwise all of this may be used by many threads.
 
-Importing this package forbids libvips, for the whole process, every loader but the few that are named in `opening.py`.
+Importing this forbids libvips, for the whole process, every loader but the few that are named in `vips/opening.py`.
 It starts no thread and runs no operation, so a process may still fork.
 
-    opening.py    bytes -> a guarded original, of which nothing is decoded yet
-    drawing.py    the pipeline: page, upright, crop, flip, turn, size, blur, sharpen, mark
-    colour.py     whatever the pixels mean -> sRGB of 8 bits
-    encoding.py   pixels -> bytes, and what is kept of the metadata
-    failing.py    what libvips says -> what we say
+    vips/opening.py    bytes -> a guarded original, of which nothing is decoded yet
+    vips/drawing.py    the pipeline: page, upright, crop, flip, turn, size, blur, sharpen, mark
+    vips/colour.py     whatever the pixels mean -> sRGB of 8 bits
+    vips/encoding.py   pixels -> bytes, and what is kept of the metadata
+    vips/failing.py    what libvips says -> what we say
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from imgproxy.errors import CannotWrite, Missing
 from imgproxy.grammar import FORMATS, TYPES, Derived
 from imgproxy.limits import Limits
 from imgproxy.picture import EDITION, Facts, Stamp
-from imgproxy.render.drawing import drawn
-from imgproxy.render.encoding import can_encode, encoded
-from imgproxy.render.failing import decoding
-from imgproxy.render.opening import can_decode, opened
+from imgproxy.vips.drawing import drawn
+from imgproxy.vips.encoding import can_encode, encoded
+from imgproxy.vips.failing import decoding
+from imgproxy.vips.opening import can_decode, opened
 
 __all__ = ["EDITION", "abilities", "probe", "render"]
 

@@ -10,8 +10,8 @@ import pyvips
 
 from imgproxy.errors import Error
 from imgproxy.grammar import Derived
-from imgproxy.render.drawing import Drawing
-from imgproxy.render.failing import decoding
+from imgproxy.vips.drawing import Drawing
+from imgproxy.vips.failing import decoding
 
 _EXIF = "exif-data"
 _CREDITS = ("exif-ifd0-Copyright", "exif-ifd0-Artist")
