@@ -514,7 +514,7 @@ def test_prefix_and_after_skip_whole_directories(root: Path, monkeypatch: pytest
 def test_the_memory_of_a_listing_does_not_grow_with_the_objects(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PAGE", 200)
     peaks = []
-    for objects in (1_000, 8_000):
+    for objects in (600, 3_600):
         store = FsStore(root / str(objects), fanned=False)
         for number in range(objects):
             (root / str(objects) / f"{number:06}").touch()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from diskcache import EVICTION_POLICY, UNKNOWN, Cache, Disk
@@ -114,6 +115,7 @@ class Rows:
 
     def __init__(self, tree: Tree, size: int) -> None:
         self._tree = tree
+        self._turn = Lock()  # SQLite lets waiting writers sleep; those of one process need not
         self._cache = Cache(str(tree.index), timeout=_PATIENCE, disk=_Files, size_limit=size, **_SETTINGS)
 
     def row(self, key: str) -> Row | None:
@@ -136,7 +138,7 @@ class Rows:
         The file comes into place while the index is locked, so `disown` never takes a value that is just coming for an orphan.
         """
         try:
-            with self._cache.transact():
+            with self._turn, self._cache.transact():
                 if create and self.row(key) is not None:
                     return False
                 self._cache.set(key, draft, read=True, tag=row.tag(), expire=_NEVER)
@@ -147,11 +149,12 @@ class Rows:
 
     def touch(self, key: str) -> None:
         """Note that a key was used just now."""
-        self._cache.touch(key, expire=_NEVER)
+        with self._turn:
+            self._cache.touch(key, expire=_NEVER)
 
     def pinned(self, key: str) -> tuple[Row, int] | None:
         """What is known of a key with its value opened, while nobody can replace it; a row without its file is removed."""
-        with self._cache.transact():
+        with self._turn, self._cache.transact():
             row = self.row(key)
             found = opened(self._tree.value(row.filename)) if row else None
             if row and found:
@@ -161,26 +164,28 @@ class Rows:
 
     def forget(self, key: str, filename: str) -> None:
         """Remove a key unless it has another value by now."""
-        with self._cache.transact():
+        with self._turn, self._cache.transact():
             row = self.row(key)
             if row is not None and row.filename == filename:
                 self._cache.delete(key)
 
     def disown(self, key: str, filename: str) -> None:
         """Remove a value unless it is the one of its key."""
-        with self._cache.transact():
+        with self._turn, self._cache.transact():
             row = self.row(key)
             if row is None or row.filename != filename:
                 self._tree.drop(filename)
 
     def delete(self, key: str) -> bool:
         """Remove a key; False if there was none."""
-        return bool(self._cache.delete(key))
+        with self._turn:
+            return bool(self._cache.delete(key))
 
     def cull(self) -> None:
         """Remove what was used longest ago, until the rest is within the size."""
         if self._cache.volume() > self._cache.size_limit:
-            self._cache.cull()
+            with self._turn:
+                self._cache.cull()
         if not 0 <= self._cache.volume() <= self._cache.size_limit:
             raise Rotten("a count of bytes that the values do not have")
 
