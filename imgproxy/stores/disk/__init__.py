@@ -19,7 +19,7 @@ What holds:
 - Its bytes are the values, each rounded up to blocks and with one block for its names, and `cache.db`. They may pass the size by what
   is just being written (an object for each thread that puts) and by SQLite's log (1 MB).
 - Any number of processes and threads may use it at once; one that forks opens the index again in the child.
-- Every renditon here is public to the users of this machine who know its name; nobody else than the owner can list them.
+- Every rendition here is public to the users of this machine who know its name; nobody else than the owner can list them.
 """
 
 from imgproxy.stores.disk.tier import DiskTier
