@@ -12,7 +12,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fix bench lock clean
+.PHONY: help serve test check fix bench kill lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -32,6 +32,11 @@ fix: .venv/installed ## put right what can be put right by itself
 
 bench: .venv/installed ## measure what is promised about speed and memory
 	$(BIN)/python -m tests.bench
+
+kill: .venv/installed ## kill the writer 2,000 times on files and on a real Swift, each time at the worst moment, and look for what was lost
+	$(BIN)/python -m tests.meta.kill_harness --kills 100 --liar
+	$(BIN)/python -m tests.meta.kill_harness --kills 2000
+	$(BIN)/python -m tests.meta.kill_harness --kills 2000 --store swift
 
 lock: ## choose the newest versions of what we depend on, and write them down with their hashes
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip --quiet install uv; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -40,6 +41,7 @@ class Place:
     root: Path
     meta: Store
     base: Store
+    close: Callable[[], object] = lambda: None
 
     def node(self, name: str = "node", *, holder: str = "", reached: Reached = unheard, **terms: Any) -> Words:
         """The words as a node of that name opens them; of the same name, on the same disk."""
