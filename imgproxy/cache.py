@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from imgproxy.errors import Busy, Error, RendererLost, StoreTrouble
 from imgproxy.flights import Flight, Flights
-from imgproxy.stores import Blob, Item, Store
+from imgproxy.stores import Blob, Item, Store, sweep
 
 _NOT_SHARED = (Busy, RendererLost)
 """What befell the one who made, and need not befall the next."""
@@ -90,8 +90,7 @@ class Cache:
         """Remove from every tier what begins with `prefix`; a tier in trouble will forget by itself."""
         for tier in self._tiers:
             try:
-                for item in tier.store.list(prefix):
-                    tier.store.delete(item.key)
+                sweep(tier.store, prefix)
             except StoreTrouble:
                 continue
 

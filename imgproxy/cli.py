@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.errors import BadName, Error
+from imgproxy.errors import BadName, Error, StoreDown
 from imgproxy.grammar import OPTIONS, SYNTAX, Derived, parse
 from imgproxy.security import Keyring
 
@@ -50,6 +50,7 @@ def serve(samples: tuple[Path, ...]) -> None:
     """Serve pictures by name with gunicorn, as the settings say."""
     settings = _settings()
     _warn(settings)
+    _prepare()
     for path in samples:
         with _images() as images, path.open("rb") as file:
             added = images.add(file)
@@ -65,6 +66,7 @@ def serve(samples: tuple[Path, ...]) -> None:
 def put(files: tuple[Path, ...]) -> None:
     """Keep FILES as originals; print the base name of each."""
     failed = False
+    _prepare()
     with _images() as images:
         for path in _progress(files, "putting"):
             try:
@@ -161,6 +163,20 @@ def show_config() -> None:
     _warn(settings)
 
 
+def _prepare() -> None:
+    """See that the store can be used; what is only down just now is told, and may come back."""
+    from imgproxy import wiring
+
+    house = wiring.build(_settings(), os.environ)
+    try:
+        for warning in house.prepare():
+            click.echo(f"warning: {warning}", err=True)
+    except StoreDown as trouble:
+        click.echo(f"warning: {trouble}", err=True)
+    finally:
+        house.close()
+
+
 def _settings() -> Settings:
     from imgproxy import wiring
 
@@ -182,7 +198,7 @@ def _conf(name: str) -> Path:
 def _images() -> Iterator[Images]:
     from imgproxy import wiring
 
-    house = wiring.build(_settings())
+    house = wiring.build(_settings(), os.environ)
     try:
         yield house.images
     finally:

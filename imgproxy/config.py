@@ -36,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data: Directory = Path("var")
     store: Store = spelling.store("fs://")
     cache: tuple[Tier, ...] = (spelling.tier("disk://?size=10G"),)
+    derived: Literal["auto", "behind", "before", "off"] = "auto"
+    derived_waiting: Size = 64 * 2**20
+    copies: Size = 10 * 2**30
 
     policy: Literal["any", "listed", "signed"] = "any"
     originals: Literal["public", "signed", "private"] = "public"

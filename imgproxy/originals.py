@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import IO, BinaryIO
 
 from imgproxy.errors import Missing, StoreFull, StoreLied
@@ -48,9 +49,10 @@ class Checked:
 class Originals:
     """The originals of one store, seen from one node."""
 
-    def __init__(self, store: Store, copies: Store | None, flights: Flights) -> None:
+    def __init__(self, store: Store, copies: Store | None, flights: Flights, spool: Path | None = None) -> None:
         self._store = store
         self._copies = copies
+        self._spool = spool
         self._flights = flights
         self._lock = threading.Lock()
         self._right: OrderedDict[str, tuple[int, ...]] = OrderedDict()
@@ -132,7 +134,7 @@ class Originals:
     def _spooled(self, hash: str) -> Blob:
         """The original in a nameless temporary file: for when the local tier cannot keep it."""
         with self._asked(hash, fresh=True) as blob:
-            file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+            file = tempfile.TemporaryFile(dir=self._spool)  # noqa: SIM115 - the caller closes it
             source = Checked(blob.file, hash)
             try:
                 while data := source.read(_CHUNK):

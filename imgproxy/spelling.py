@@ -16,13 +16,24 @@ from imgproxy.errors import BadName
 from imgproxy.grammar import parse
 from imgproxy.picture import Corner, Mark
 
-STORES: Mapping[str, Mapping[str, str]] = {"fs": {}}
+_SWIFT = {"make": "yes", "expire": "", "base_policy": "", "derived_policy": "", "meta_policy": ""}
+STORES: Mapping[str, Mapping[str, str]] = {"fs": {}, "swift": _SWIFT, "s3": {}, "gs": {}, "az": {}}
 """The kinds of store: the scheme of the URL, and the options it takes with their defaults."""
-TIERS: Mapping[str, Mapping[str, str]] = {"disk": {"size": "10G"}, "memory": {"size": "256M"}}
+_REDIS = {"size": "256K", "expire": "7d"}
+TIERS: Mapping[str, Mapping[str, str]] = {"disk": {"size": "10G"}, "memory": {"size": "256M"}, "redis": _REDIS, "rediss": _REDIS}
 """The kinds of tier, likewise."""
 
+_BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}(?:/[A-Za-z0-9._/-]*)?"
+_SERVER = r"(?:[^@/]*@)?(?:[A-Za-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?(?:/[0-9]{1,3})?"
+_PLACES = {
+    "swift": ("[A-Za-z0-9._-]{1,200}", "swift:// and the beginning of the containers' names, such as swift://photos"),
+    **dict.fromkeys(("s3", "gs", "az"), (_BUCKET, "a bucket, and perhaps a prefix, such as s3://photos/here")),
+    **dict.fromkeys(("redis", "rediss"), (_SERVER, "a server, such as redis://127.0.0.1:6379/0")),
+}
+"""What a URL says between the scheme and its options, as a pattern and in words."""
+
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MARK_RANGES = {"size": (1, 1000), "margin": (0, 500), "opacity": (1, 100)}
 
 
@@ -71,8 +82,8 @@ def spelled_size(count: int) -> str:
 
 
 def seconds(raw: object) -> float:
-    """A positive number of seconds, or one with s, m or h."""
-    match = re.fullmatch("([0-9]{1,9}(?:[.][0-9]{1,6})?)([smh]?)", str(raw)) if type(raw) in (int, float, str) else None
+    """A positive number of seconds, or one with s, m, h or d."""
+    match = re.fullmatch("([0-9]{1,9}(?:[.][0-9]{1,6})?)([smhd]?)", str(raw)) if type(raw) in (int, float, str) else None
     if match is None or float(match[1]) == 0:
         raise ValueError("expected a duration such as 20 or 20s or 5m")
     return float(match[1]) * _SECONDS[match[2]]
@@ -173,6 +184,12 @@ def _shelf(text: str, kinds: Mapping[str, Mapping[str, str]]) -> Shelf:
     netloc, path = url.netloc, url.path
     if scheme in ("fs", "disk"):
         netloc, path = "", str(Path(netloc + path).absolute()) if netloc + path else ""
+    elif scheme in _PLACES and not re.fullmatch(_PLACES[scheme][0], netloc + path):
+        raise ValueError(f"expected {_PLACES[scheme][1]}")
+    if options.get("expire"):
+        seconds(options["expire"])
+    if options.get("make", "yes") not in ("yes", "no"):
+        raise ValueError("expected make=yes or make=no")
     return Shelf(scheme, netloc, path, size(options["size"]) if "size" in options else 0, options)
 
 

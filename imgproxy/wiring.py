@@ -1,6 +1,7 @@
 """Settings become a house: the only file that knows every class.
 
-Nothing is kept between houses and nothing happens at import, so that a worker can build its own after the fork.
+Nothing is kept between houses and nothing happens at import, so that a worker can build its own after the fork. A client of a
+store is imported when the settings name one, so that nobody needs what he does not use.
 """
 
 from __future__ import annotations
@@ -10,25 +11,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgproxy import config
+from imgproxy import config, observe
 from imgproxy.cache import Cache, Tier
 from imgproxy.config import Settings
+from imgproxy.errors import BadSettings, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.images import Images, Patience
 from imgproxy.originals import Originals
 from imgproxy.picture import EDITION
 from imgproxy.pool import Pool, PoolPlan
 from imgproxy.security import Keyring, Policy
-from imgproxy.spelling import Shelf
+from imgproxy.spelling import Shelf, seconds
 from imgproxy.stores import Store
+from imgproxy.stores.behind import Behind
+from imgproxy.stores.derived import DerivedTier
 from imgproxy.stores.disk import DiskTier
 from imgproxy.stores.fs import FsStore
+from imgproxy.stores.guarded import Guarded
 from imgproxy.stores.memory import MemoryStore
-from imgproxy.web.health import Checks
+from imgproxy.web.health import Check, Checks
 from imgproxy.web.read import Guards, Manner
 
 _WAITING_SHARE = 0.75
 """So many of a worker's threads may wait for pictures to be made; the others are for what is already there."""
+
+Preparing = Callable[[], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,37 +47,49 @@ class House:
     checks: Checks
     manner: Manner
     pool: Pool
+    stores: tuple[Store, ...]
+    preparing: tuple[Preparing, ...]
+
+    def prepare(self) -> list[str]:
+        """Make the containers that are missing and may be made; returns warnings, raises `BadSettings` for what cannot be used."""
+        return [warning for prepare in self.preparing for warning in prepare()]
 
     def close(self) -> None:
-        """Let go of the renderers."""
+        """Write what still waits, and let go of stores and renderers."""
+        for store in self.stores:
+            store.close()
         self.pool.close()
 
 
-def build(settings: Settings) -> House:
-    """The house that these settings describe."""
-    data = Path(settings.data)
-    run = data / "run"
+def settings_of(environ: Mapping[str, str]) -> Settings:
+    """The settings of this process, from its file and its environment."""
+    return config.load(None, environ)
+
+
+def build(settings: Settings, environ: Mapping[str, str]) -> House:
+    """The house that these settings describe; `environ` is where the stores' own variables are."""
+    run = settings.data / "run"
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
     pool = Pool(run, settings.limits, _plan(settings))
     flights = Flights(run / "flights")
-    base = _store(settings.store, "base")
-    tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache]
+    shelves = _Shelves(settings, environ)
+    base = shelves.store("base")
+    tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived()
     cache = Cache(tiers, flights, max(1, int(settings.threads * _WAITING_SHARE)))
-    patience = Patience(settings.patience, settings.limits.file_bytes)
+    originals = Originals(base, shelves.copies(), flights, run)
     marks = {id: (mark.mark, mark.path.read_bytes()) for id, mark in settings.marks.items()}
-    images = Images(Originals(base, None, flights), cache, pool, marks, patience)
-    return House(images, guards_of(settings), _checks(base, tiers, pool), Manner(cors=settings.cors, figures=settings.metrics), pool)
+    images = Images(originals, cache, pool, marks, Patience(settings.patience, settings.limits.file_bytes))
+    manner = Manner(cors=settings.cors, figures=settings.metrics)
+    checks = {"base": Check(base.check), "renderers": Check(pool.check)}
+    checks |= {tier.word: Check(tier.store.check, needed=False) for tier in tiers}
+    stores = (base, *(tier.store for tier in tiers))
+    return House(images, guards_of(settings), checks, manner, pool, stores, tuple(shelves.preparing))
 
 
 def guards_of(settings: Settings) -> Guards:
     """Who may have what, by these settings."""
     listed = frozenset(settings.listed) | frozenset(settings.presets.values())
     return Guards(Policy(settings.policy, settings.originals, listed), Keyring(settings.keys) if settings.keys else None)
-
-
-def settings_of(environ: Mapping[str, str]) -> Settings:
-    """The settings of this process, from its file and its environment."""
-    return config.load(None, environ)
 
 
 def _plan(settings: Settings) -> PoolPlan:
@@ -83,21 +102,98 @@ def _plan(settings: Settings) -> PoolPlan:
     )
 
 
-def _store(shelf: Shelf, container: str) -> Store:
-    makers: dict[str, Callable[[], Store]] = {
-        "fs": lambda: FsStore(Path(shelf.path) / container),
-        "memory": MemoryStore,
-    }
-    return makers[shelf.scheme]()
+class _Shelves:
+    """The containers of the one store that the settings name."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._shelf = settings.store
+        self._far = self._shelf.scheme != "fs"
+        self.preparing: list[Preparing] = []
+        makers = {"fs": self._files, "swift": self._swift}
+        try:
+            self._make = makers.get(self._shelf.scheme, self._cloud)(environ)
+        except ModuleNotFoundError as error:
+            extra = "swift" if self._shelf.scheme == "swift" else "cloud"
+            raise BadSettings([f"store: {self._shelf.scheme}:// needs {error.name}: pip install 'imgproxy[{extra}]'"]) from error
+
+    def store(self, container: str) -> Store:
+        """The store of one container; one on the network stands behind a breaker."""
+        store = self._make(container)
+        return Guarded(store) if self._far else store
+
+    def copies(self) -> Store | None:
+        """Where originals of a far store are kept near: out of sight, whatever the tier publishes."""
+        if not self._far:
+            return None
+        hidden = self._settings.data / "copies"
+        hidden.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return DiskTier(hidden / "base", 0, self._settings.copies)
+
+    def derived(self) -> list[Tier]:
+        """The farthest tier, if there is to be one."""
+        how = self._settings.derived
+        if how == "auto":
+            how = "behind" if self._far else "off"
+        if how == "off":
+            return []
+        tier: Store = DerivedTier(self.store("derived"), EDITION)
+        return [Tier("derived", Behind(tier, self._settings.derived_waiting, _lost) if how == "behind" else tier)]
+
+    def _files(self, _environ: Mapping[str, str]) -> Callable[[str], Store]:
+        return lambda container: FsStore(Path(self._shelf.path) / container)
+
+    def _swift(self, environ: Mapping[str, str]) -> Callable[[str], Store]:
+        from imgproxy.stores.swift import Container, Swift, SwiftStore, account_from
+        from imgproxy.stores.swift import Patience as SwiftPatience
+
+        total = self._settings.patience * 0.75
+        swift = Swift(account_from(environ), SwiftPatience(read=total * 0.8, total=total))
+        said = self._shelf.options
+        expire = int(seconds(said["expire"])) if said["expire"] else None
+
+        def make(name: str) -> Store:
+            container = Container(
+                f"{self._shelf.netloc}-{name}",
+                policy=said[f"{name}_policy"],
+                make=said["make"] == "yes",
+                newest=name == "meta",
+                expire_after=expire if name == "derived" else None,
+            )
+            store = SwiftStore(container, swift)
+            self.preparing.append(lambda: list(store.prepare()))
+            return store
+
+        return make
+
+    def _cloud(self, environ: Mapping[str, str]) -> Callable[[str], Store]:
+        from imgproxy.stores.cloud import CloudStore
+
+        def make(name: str) -> Store:
+            store = CloudStore(f"{str(self._shelf).rstrip('/')}/{name}", environ)
+            self.preparing.append(lambda: _without_warnings(store.prepare))
+            return store
+
+        return make
+
+
+def _without_warnings(prepare: Callable[[], None]) -> list[str]:
+    prepare()
+    return []
 
 
 def _tier(shelf: Shelf) -> Store:
-    makers: dict[str, Callable[[], Store]] = {
-        "disk": lambda: DiskTier(Path(shelf.path), EDITION, shelf.size),
-        "memory": lambda: MemoryStore(shelf.size),
-    }
-    return makers[shelf.scheme]()
+    if shelf.scheme == "disk":
+        return DiskTier(Path(shelf.path), EDITION, shelf.size)
+    if shelf.scheme == "memory":
+        return MemoryStore(shelf.size)
+    try:
+        from imgproxy.stores.redis import RedisTier, Terms
+    except ModuleNotFoundError as error:
+        raise BadSettings([f"cache: {shelf.scheme}:// needs {error.name}: pip install 'imgproxy[redis]'"]) from error
+    url = f"{shelf.scheme}://{shelf.netloc}{shelf.path}"
+    return RedisTier(url, EDITION, Terms(largest=shelf.size, expire=seconds(shelf.options["expire"])))
 
 
-def _checks(base: Store, tiers: list[Tier], pool: Pool) -> Checks:
-    return {"base": base.check, **{tier.word: tier.store.check for tier in tiers}, "renderers": pool.check}
+def _lost(key: str, trouble: StoreTrouble) -> None:
+    observe.event("a rendition was not written behind", {"key": key, "why": str(trouble)}, level="warning")

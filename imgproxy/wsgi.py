@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 def read(environ: Mapping[str, str] | None = None) -> WSGIApplication:
     """The public application, by the settings of this process."""
-    settings = wiring.settings_of(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    settings = wiring.settings_of(environ)
     observe.configure(settings.log_level, settings.log_format)
-    house = wiring.build(settings)
+    house = wiring.build(settings, environ)
     return door.application(house.images, house.guards, house.checks, house.manner)
 
 
@@ -42,7 +43,7 @@ class Mounted:
     def __init__(self, application: WSGIApplication, mount: str = "", environ: Mapping[str, str] | None = None) -> None:
         self._application = application
         self._mount = mount.rstrip("/")
-        self._environ = environ
+        self._environ = os.environ if environ is None else environ
         self._lock = threading.Lock()
         self._built: tuple[int, House, WSGIApplication] | None = None
 
@@ -60,7 +61,7 @@ class Mounted:
     def _pictures(self) -> WSGIApplication:
         with self._lock:
             if self._built is None or self._built[0] != os.getpid():
-                house = wiring.build(wiring.settings_of(os.environ if self._environ is None else self._environ))
+                house = wiring.build(wiring.settings_of(self._environ), self._environ)
                 manner = replace(house.manner, mount=self._mount)
                 self._built = (os.getpid(), house, door.pictures(house.images, house.guards, manner))
             return self._built[2]

@@ -256,7 +256,7 @@ seconds = "long"
         "keys: number 3: expected hex digits in pairs",
         'listed: expected "-" and a size',
         "cors: expected *, one origin such as https://example.org, or nothing",
-        "store: expected a URL that begins with fs://",
+        "store: expected a URL that begins with fs:// or swift:// or s3:// or gs:// or az://",
         "queue: expected a whole number from 1 to 100000, got -1",
         'presets.thumb: fill needs a size of width and height, at "fill.webp" of "-256x-fill.webp"',
         "presets.Thumb: expected a name of a-z 0-9 -",

@@ -335,7 +335,7 @@ def test_it_is_alive_and_ready(server: Server) -> None:
     assert server.get("/healthz").status == 200
     answer = server.get("/readyz")
     assert answer.status == 200
-    assert json.loads(answer.body) == {"ready": True, "dependencies": {"base": "ok", "disk": "ok", "renderers": "ok"}}
+    assert json.loads(answer.body) == {"ready": True, "dependencies": {"base": "ok", "renderers": "ok", "disk": "ok"}}
 
 
 def test_what_is_down_is_named_and_what_is_near_is_still_served(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def asked(port: int, path: str, method: str = "GET") -> tuple[int, bytes]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning:wsgiref")
 def test_pictures_are_served_in_front_and_all_else_is_left_alone(tmp_path: Path, application: object) -> None:
     env = environment(tmp_path / "var")
-    house = wiring.build(wiring.settings_of(env))
+    house = wiring.build(wiring.settings_of(env), env)
     with written(tmp_path / "a.png", png(80, 40)).open("rb") as file:
         hash = house.images.add(file).name.hash
     house.close()

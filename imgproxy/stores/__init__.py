@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 _KEY = re.compile(r"(?!.*(?:^|/)\.{0,2}(?:/|$))[a-z0-9._/-]{1,250}")
 
@@ -97,3 +97,18 @@ def checked_key(key: str) -> str:
 def whole(source: BinaryIO) -> bytes:
     """All that a source yields from where it stands, however little at a time."""
     return b"".join(iter(lambda: source.read(1 << 20), b""))
+
+
+@runtime_checkable
+class Sweeping(Protocol):
+    """A store that can delete many objects at once."""
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete what begins with `prefix`; returns how many that were."""
+
+
+def sweep(store: Store, prefix: str) -> int:
+    """Delete all objects whose key begins with `prefix`, many at once where the store can; returns how many that were."""
+    if isinstance(store, Sweeping):
+        return store.delete_prefix(prefix)
+    return sum(store.delete(item.key) for item in store.list(prefix))

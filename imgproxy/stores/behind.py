@@ -6,6 +6,7 @@ What waits can be read. A process that dies takes what waited with it; `close` w
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import threading
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from imgproxy.errors import StoreFull, StoreTrouble
-from imgproxy.stores import Blob, Item, Store, checked_key, whole
+from imgproxy.stores import Blob, Item, Store, checked_key, sweep, whole
 
 _PATIENCE = 5.0
 """So many seconds `close` waits for what is still to be written."""
@@ -87,6 +88,14 @@ class Behind:
             self._changed.wait_for(lambda: self._writing != key)
         return self._store.delete(key) or waited
 
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove what begins with `prefix`, here and there."""
+        with self._changed:
+            for key in [key for key in self._waiting if key.startswith(prefix)]:
+                self._drop(key)
+            self._changed.wait_for(lambda: not self._writing.startswith(prefix))
+        return sweep(self._store, prefix)
+
     def list(self, prefix: str = "", after: str = "") -> Iterator[Item]:
         """What the store has: what waits is not yet there."""
         self.flush(_PATIENCE)
@@ -121,6 +130,7 @@ class Behind:
             thread = threading.Thread(target=self._write, name="behind", daemon=True)
             self._thread = (os.getpid(), thread)
             thread.start()
+            atexit.register(self.flush, _PATIENCE)
 
     def _write(self) -> None:
         while True:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import BinaryIO
 
-from imgproxy.stores import Blob, Item, Store, checked_key, whole
+from imgproxy.stores import Blob, Item, Store, checked_key, sweep, whole
 
 _EDITION = "edition"
 _DIGEST = "sha256"
@@ -53,6 +53,10 @@ class DerivedTier:
     def delete(self, key: str) -> bool:
         """Remove a rendition, of whatever edition."""
         return self._store.delete(key)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove the renditions, of whatever edition, whose key begins with `prefix`."""
+        return sweep(self._store, prefix)
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Item]:
         """The renditions, of whatever edition."""

@@ -14,23 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, BinaryIO, TypeVar, cast
 
 from imgproxy.errors import StoreDown, StoreTrouble
-from imgproxy.stores import Blob, Item, Store
+from imgproxy.stores import Blob, Item, Store, Sweeping
 
 T = TypeVar("T")
 
 _BLOCK = 2**18
 _HANGING = 3.0
-
-
-@runtime_checkable
-class Sweeping(Protocol):
-    """A store that can delete many objects at once."""
-
-    def delete_prefix(self, prefix: str) -> int:
-        """Delete what begins with `prefix`; returns how many that were."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import falcon
 
 from imgproxy import errors, observe
 from imgproxy.web.target import raw_target
 
-Checks = Mapping[str, Callable[[], None]]
-"""What readiness depends on: a word, and a call that returns if it is well and raises one of our errors if not."""
+
+class Check(NamedTuple):
+    """A call that returns if something is well and raises one of our errors if not; and whether nothing goes without it."""
+
+    call: Callable[[], None]
+    needed: bool = True
+
+
+Checks = Mapping[str, Check]
+"""What readiness depends on, by the words in which it is told."""
 
 
 class Health:
@@ -35,8 +44,8 @@ class Ready:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Ask every dependency."""
-        answers = {word: _asked(call) for word, call in self._checks.items()}
-        ready = all(answer == "ok" for answer in answers.values())
+        answers = {word: _asked(check.call) for word, check in self._checks.items()}
+        ready = all(answers[word] == "ok" for word, check in self._checks.items() if check.needed)
         resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
         resp.set_header("Cache-Control", "no-store")
         resp.content_type = falcon.MEDIA_JSON
