@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.errors import BadName, Error, StoreDown
+from imgproxy.errors import BadName, Error, StoreDown, StoreRefused
 from imgproxy.grammar import OPTIONS, SYNTAX, Derived, parse
 from imgproxy.security import Keyring
 
@@ -171,6 +171,8 @@ def _prepare() -> None:
     try:
         for warning in house.prepare():
             click.echo(f"warning: {warning}", err=True)
+    except StoreRefused:
+        raise
     except StoreDown as trouble:
         click.echo(f"warning: {trouble}", err=True)
     finally:

@@ -23,7 +23,8 @@
     |-- Forked           what the store holds is not what was committed: two writers have met; nothing goes on before a person looked
     |-- WordsLost        the local database is damaged or gone; starting again restores it
     `-- StoreTrouble
-        |-- StoreDown    the store cannot say (down, slow, refused us); absence is never claimed
+        |-- StoreDown    the store cannot say (down, slow); absence is never claimed
+        |   `-- StoreRefused    it would not let us in, and will not until somebody changes a setting or a permission
         |-- StoreLied    the store answered, but not with what was stored
         `-- StoreFull    no room to write
 
@@ -119,6 +120,10 @@ class StoreTrouble(Error):
 
 class StoreDown(StoreTrouble):
     """The store cannot say: it is down, slow, or refused us."""
+
+
+class StoreRefused(StoreDown):
+    """The store would not let us in: a setting or a permission is wrong."""
 
 
 class StoreLied(StoreTrouble):

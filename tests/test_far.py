@@ -71,7 +71,9 @@ def test_a_rendition_made_on_one_node_is_a_hit_on_the_other(nodes: tuple[Server,
     assert (item.type, item.note["edition"]) == ("image/jpeg", "1")
 
 
-def test_containers_were_made_and_what_is_in_them_is_named_for_itself(nodes: tuple[Server, Server], swift_box_1: SwiftBox, hash: str) -> None:
+def test_containers_were_made_and_what_is_in_them_is_named_for_itself(
+    nodes: tuple[Server, Server], swift_box_1: SwiftBox, hash: str
+) -> None:
     item = container(swift_box_1, "two-nodes-base").head(hash)
     assert item is not None
     assert (item.type, item.note["width"], item.note["height"], item.note["type"]) == ("image/png", "400", "200", "png")
@@ -146,7 +148,9 @@ def test_without_swift_what_is_near_is_served_and_the_rest_fails_fast_and_comes_
         ({"IMG_STORE": "swift://no-policy?base_policy=platinum"}, ["no-policy-base", "platinum"]),
     ],
 )
-def test_what_is_wrong_with_the_store_is_said_at_once(tmp_path: Path, swift_box_1: SwiftBox, wrong: dict[str, str], said: list[str]) -> None:
+def test_what_is_wrong_with_the_store_is_said_at_once(
+    tmp_path: Path, swift_box_1: SwiftBox, wrong: dict[str, str], said: list[str]
+) -> None:
     env = environment(tmp_path / "var", **{**swift_settings(swift_box_1, "wrong"), **wrong}, IMG_BIND="127.0.0.1:1")
     picture = written(tmp_path / "a.png", png(4, 4))
     for words in (["serve"], ["put", str(picture)]):
@@ -164,8 +168,8 @@ def test_the_same_over_s3(tmp_path: Path, swift_box_1: SwiftBox) -> None:
     keys = {
         "IMG_STORE": "s3://bucket/photos",
         "AWS_ENDPOINT_URL": info["s3_endpoint"],
-        "AWS_ACCESS_KEY_ID": info["s3_access"],
-        "AWS_SECRET_ACCESS_KEY": info["s3_secret"],
+        "AWS_ACCESS_KEY_ID": info["s3_access_key"],
+        "AWS_SECRET_ACCESS_KEY": info["s3_secret_key"],
         "AWS_REGION": "us-east-1",
     }
     with serving(tmp_path / "var", **keys) as server:

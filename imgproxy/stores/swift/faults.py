@@ -10,7 +10,7 @@ from requests.exceptions import RequestException, SSLError
 from swiftclient.exceptions import ClientException  # type: ignore[import-untyped]
 from urllib3.exceptions import HTTPError
 
-from imgproxy.errors import Error, StoreDown, StoreFull, StoreLied, StoreTrouble, TooMuch
+from imgproxy.errors import Error, StoreDown, StoreFull, StoreLied, StoreRefused, StoreTrouble, TooMuch
 
 _PASSING = frozenset((408, 429, 498, 499))
 
@@ -32,9 +32,9 @@ def fault_of(error: Exception, where: str, settings: str) -> Fault:
     if isinstance(error, ClientException):
         return _fault_of_status(error, where, settings)
     if isinstance(error, SSLError):
-        return Fault(StoreDown, f"container {where}: Swift's certificate is not trusted: check OS_CACERT and {settings}")
+        return Fault(StoreRefused, f"container {where}: Swift's certificate is not trusted: check OS_CACERT and {settings}")
     if isinstance(error, RequestException) and isinstance(error, ValueError):
-        return Fault(StoreDown, f"container {where}: no address of Swift's: check {settings}")
+        return Fault(StoreRefused, f"container {where}: no address of Swift's: check {settings}")
     if isinstance(error, (RequestException, HTTPError, HTTPException, OSError)):
         late = "timeout" in type(error).__name__.lower()
         text = "Swift took too long" if late else "no connection to Swift, or it broke"
@@ -45,12 +45,12 @@ def fault_of(error: Exception, where: str, settings: str) -> Fault:
 def _fault_of_status(error: Any, where: str, settings: str) -> Fault:
     status: int | None = error.http_status
     if status is None:
-        return Fault(StoreDown, f"container {where}: Swift lets nobody in: check {settings}")
+        return Fault(StoreRefused, f"container {where}: Swift lets nobody in: check {settings}")
     if status == 401:
-        return Fault(StoreDown, f"container {where}: the account was refused (401): check {settings}", status=status)
+        return Fault(StoreRefused, f"container {where}: the account was refused (401): check {settings}", status=status)
     if status == 403:
         text = f"container {where}: no permission (403): check {settings}, the account's roles and the container's ACL"
-        return Fault(StoreDown, text, status=status)
+        return Fault(StoreRefused, text, status=status)
     if status == 404:
         return Fault(StoreDown, f"container {where} does not exist: make it, or let it be made at the start", status=status)
     if status == 507 or (status == 413 and b"quota" in (error.http_response_content or b"")):
@@ -65,7 +65,7 @@ def _fault_of_status(error: Any, where: str, settings: str) -> Fault:
 def fault_of_entry(error: Exception, where: str, settings: str) -> Fault:
     """What it means that no pass was given."""
     fault = fault_of(error, where, settings)
-    if fault.again or fault.status == 401 or (fault.status is None and fault.kind is StoreDown):
+    if fault.again or fault.status == 401 or (fault.status is None and issubclass(fault.kind, StoreDown)):
         return fault
     said = f" ({fault.status})" if fault.status else ""
-    return Fault(StoreDown, f"container {where}: Swift lets nobody in{said}: check {settings}")
+    return Fault(StoreRefused, f"container {where}: Swift lets nobody in{said}: check {settings}")
