@@ -26,6 +26,7 @@
         |-- StoreDown    the store cannot say (down, slow); absence is never claimed
         |   `-- StoreRefused    it would not let us in, and will not until somebody changes a setting or a permission
         |-- StoreLied    the store answered, but not with what was stored
+        |   `-- Rotten   an original whose bytes are not those of its name
         `-- StoreFull    no room to write
 
 Absence is a value (`None`), failure is an exception. What an error becomes in HTTP is decided at the door, in one table.
@@ -128,6 +129,10 @@ class StoreRefused(StoreDown):
 
 class StoreLied(StoreTrouble):
     """The store answered with something else than what was stored."""
+
+
+class Rotten(StoreLied):
+    """An original is there, and its bytes are not those of its name."""
 
 
 class StoreFull(StoreTrouble):

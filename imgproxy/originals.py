@@ -3,6 +3,9 @@
 A store may be near (its files are files of this machine) or far. A near original is read where it is; it is hashed when this
 process meets it first and again whenever its inode says that it was written to. A far original is copied to a local tier, hashed on the
 way, and never visible there before its hash was right; libvips reads from that copy, whatever its size.
+
+An original that does not match its name is asked for once more, past stale and rotten copies. What is rotten then, too, is marked, and
+refused unread until the mark lapses or the original is put again: to put it heals it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from imgproxy.errors import Missing, StoreFull, StoreLied
+from imgproxy.errors import Missing, Rotten, StoreFull, StoreLied
 from imgproxy.flights import Flights
+from imgproxy.quarantine import Quarantine
 from imgproxy.stores import Blob, Item, Store
 
 _CHUNK = 1 << 20
@@ -24,7 +29,7 @@ _REMEMBERED = 65_536
 
 
 class Checked:
-    """A file that is read once, and raises `StoreLied` at its end if its SHA-256 is not the one it should be."""
+    """A file that is read once, and raises `Rotten` at its end if its SHA-256 is not the one it should be."""
 
     def __init__(self, file: BinaryIO, hash: str) -> None:
         self._file = file
@@ -37,7 +42,7 @@ class Checked:
         if data:
             self._sum.update(data)
         elif self._sum.hexdigest() != self._hash:
-            raise StoreLied("the original does not match its name")
+            raise Rotten("the original does not match its name")
         return data
 
     def drain(self) -> None:
@@ -49,11 +54,12 @@ class Checked:
 class Originals:
     """The originals of one store, seen from one node."""
 
-    def __init__(self, store: Store, copies: Store | None, flights: Flights, spool: Path | None = None) -> None:
+    def __init__(self, store: Store, copies: Store | None, flights: Flights, quarantine: Quarantine, spool: Path | None = None) -> None:
         self._store = store
         self._copies = copies
-        self._spool = spool
         self._flights = flights
+        self._quarantine = quarantine
+        self._spool = spool
         self._lock = threading.Lock()
         self._right: OrderedDict[str, tuple[int, ...]] = OrderedDict()
 
@@ -62,14 +68,15 @@ class Originals:
         if self._copies is not None:
             copy = self._copies.get(hash)
             return copy if copy is not None else self._copied(hash, self._copies, deadline)
-        try:
-            return self._checked(hash, fresh=False)
-        except StoreLied:
-            return self._checked(hash, fresh=True)
+        return self._twice(hash, lambda fresh: self._checked(hash, fresh))
 
     def put(self, hash: str, file: BinaryIO, type: str, note: dict[str, str]) -> bool:
-        """Keep an original whose hash is known; False if it was there already."""
-        return self._store.put(hash, file, type=type, note=note, create=True)
+        """Keep an original whose hash is known; False if it was there already, and not rotten."""
+        rotten = self._quarantine.holds(hash)
+        new = self._store.put(hash, file, type=type, note=note, create=not rotten)
+        if rotten:
+            self._quarantine.lift(hash)
+        return new
 
     def head(self, hash: str) -> Item | None:
         """What the store says of an original, or None."""
@@ -79,7 +86,25 @@ class Originals:
         """Remove an original from the store and from this node; False if the store had none."""
         if self._copies is not None:
             self._copies.delete(hash)
-        return self._store.delete(hash)
+        was_there = self._store.delete(hash)
+        self._quarantine.lift(hash)
+        return was_there
+
+    def _twice(self, hash: str, ask: Callable[[bool], Blob]) -> Blob:
+        """What `ask` gives, plainly or past stale and rotten copies; rotten both times, or gone with its last copy, is marked."""
+        if self._quarantine.holds(hash):
+            raise Rotten("the original does not match its name, and was not asked for again")
+        try:
+            return ask(False)
+        except StoreLied as error:
+            first = error
+        try:
+            return ask(True)
+        except (Rotten, Missing) as error:
+            if not isinstance(first, Rotten):
+                raise
+            self._quarantine.mark(hash)
+            raise first from error
 
     def _asked(self, hash: str, fresh: bool) -> Blob:
         blob = self._store.get(hash, fresh=fresh)
@@ -112,15 +137,10 @@ class Originals:
                 self._right.popitem(last=False)
 
     def _copied(self, hash: str, copies: Store, deadline: float) -> Blob:
-        """Bring a far original near, one of all who want it; what does not match its name is asked for once more, past stale copies."""
+        """Bring a far original near, one of all who want it."""
         with self._flights.alone(hash, deadline):
             copy = copies.get(hash)
-            if copy is not None:
-                return copy
-            try:
-                return self._brought(hash, copies, fresh=False)
-            except StoreLied:
-                return self._brought(hash, copies, fresh=True)
+            return copy if copy is not None else self._twice(hash, lambda fresh: self._brought(hash, copies, fresh))
 
     def _brought(self, hash: str, copies: Store, fresh: bool) -> Blob:
         with self._asked(hash, fresh) as blob:

@@ -20,6 +20,7 @@ from imgproxy.images import Images, Patience
 from imgproxy.originals import Originals
 from imgproxy.picture import EDITION
 from imgproxy.pool import Pool, PoolPlan
+from imgproxy.quarantine import Quarantine
 from imgproxy.security import Keyring, Policy
 from imgproxy.spelling import Shelf, seconds
 from imgproxy.stores import Store
@@ -76,7 +77,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> House:
     base = shelves.store("base")
     tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived()
     cache = Cache(tiers, flights, max(1, int(settings.threads * _WAITING_SHARE)))
-    originals = Originals(base, shelves.copies(), flights, run)
+    originals = Originals(base, shelves.copies(), flights, Quarantine(run / "quarantine", _rotten), run)
     marks = {id: (mark.mark, mark.path.read_bytes()) for id, mark in settings.marks.items()}
     images = Images(originals, cache, pool, marks, Patience(settings.patience, settings.limits.file_bytes))
     manner = Manner(cors=settings.cors, figures=settings.metrics)
@@ -197,3 +198,7 @@ def _tier(shelf: Shelf) -> Store:
 
 def _lost(key: str, trouble: StoreTrouble) -> None:
     observe.event("a rendition was not written behind", {"key": key, "why": str(trouble)}, level="warning")
+
+
+def _rotten(hash: str) -> None:
+    observe.event("an original is rotten", {"hash": hash, "mend": "put it again, or restore it in the store"}, level="error")

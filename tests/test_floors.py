@@ -25,6 +25,7 @@ FLOORS = {
     "fetch": 3,
     "flights": 3,
     "pool": 3,
+    "quarantine": 3,
     "render": 3,
     "stores": 3,
     "urls": 3,

@@ -12,9 +12,11 @@ from typing import BinaryIO
 
 import pytest
 
+from imgproxy import errors
 from imgproxy.errors import Missing, StoreFull, StoreLied
 from imgproxy.flights import Flights
 from imgproxy.originals import Checked, Originals
+from imgproxy.quarantine import Quarantine
 from imgproxy.stores import Blob, Item, Store
 from imgproxy.stores.fs import FsStore
 from imgproxy.stores.memory import MemoryStore
@@ -26,14 +28,14 @@ HASH = hashlib.sha256(DATA).hexdigest()
 class Rotten:
     """A store of one object whose copies are not all alike: it hands out the next of `bodies` each time, and remembers how it was asked."""
 
-    def __init__(self, *bodies: bytes) -> None:
+    def __init__(self, *bodies: bytes | None) -> None:
         self._bodies = list(bodies)
         self.asked: list[bool] = []
 
     def get(self, key: str, *, fresh: bool = False) -> Blob | None:
         self.asked.append(fresh)
         body = self._bodies.pop(0)
-        return Blob(Item(key, len(body)), io.BytesIO(body))
+        return Blob(Item(key, len(body)), io.BytesIO(body)) if body is not None else None
 
     def head(self, key: str, *, fresh: bool = False) -> Item | None:
         return Item(key, len(DATA))
@@ -55,7 +57,7 @@ class Rotten:
 
 
 def originals(tmp_path: Path, store: Store, copies: Store | None = None) -> Originals:
-    return Originals(store, copies, Flights(tmp_path / "flights"))
+    return Originals(store, copies, Flights(tmp_path / "flights"), Quarantine(tmp_path / "quarantine", lambda _: None))
 
 
 def content(blob: Blob) -> bytes:
@@ -129,6 +131,57 @@ def test_what_stays_rotten_is_never_kept(tmp_path: Path) -> None:
     with pytest.raises(StoreLied):
         originals(tmp_path, Rotten(b"rot", b"more rot"), copies).open(HASH, soon())
     assert list(copies.list()) == []
+
+
+@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize("second", [b"more rot", None])
+def test_what_is_rotten_twice_or_gone_with_its_last_copy_is_refused_unread_from_then_on(
+    tmp_path: Path, near: bool, second: bytes | None
+) -> None:
+    store = Rotten(b"rot", second)
+    copies = None if near else FsStore(tmp_path / "copies")
+    for _ in range(3):
+        with pytest.raises(errors.Rotten):
+            originals(tmp_path, store, copies).open(HASH, soon())
+    assert store.asked == [False, True]
+
+
+def test_nonsense_is_not_taken_for_rot(tmp_path: Path) -> None:
+    class Nonsense(Rotten):
+        def get(self, key: str, *, fresh: bool = False) -> Blob | None:
+            if not self.asked:
+                self.asked.append(fresh)
+                raise StoreLied("nonsense")
+            return super().get(key, fresh=fresh)
+
+    store = Nonsense(b"rot", DATA)
+    copies = FsStore(tmp_path / "copies")
+    with pytest.raises(errors.Rotten):
+        originals(tmp_path, store, copies).open(HASH, soon())
+    assert content(originals(tmp_path, store, copies).open(HASH, soon())) == DATA
+    assert store.asked == [False, True, False]
+
+
+def test_to_put_a_rotten_original_again_heals_it(tmp_path: Path) -> None:
+    store, copies = MemoryStore(), MemoryStore()
+    store.put(HASH, io.BytesIO(b"rot"))
+    these = originals(tmp_path, store, copies)
+    with pytest.raises(errors.Rotten):
+        these.open(HASH, soon())
+    assert these.put(HASH, io.BytesIO(DATA), "image/png", {})
+    assert content(these.open(HASH, soon())) == DATA
+    assert not these.put(HASH, io.BytesIO(DATA), "image/png", {})
+
+
+def test_a_rotten_original_that_was_removed_is_missing(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.put(HASH, io.BytesIO(b"rot"))
+    these = originals(tmp_path, store, MemoryStore())
+    with pytest.raises(errors.Rotten):
+        these.open(HASH, soon())
+    these.remove(HASH)
+    with pytest.raises(Missing):
+        these.open(HASH, soon())
 
 
 def test_without_room_for_a_copy_the_original_is_read_all_the_same(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ PROBLEMS: dict[type[errors.Error], Problem] = {
     errors.Busy: Problem(falcon.HTTP_503, "Busy", 1),
     errors.RendererLost: Problem(falcon.HTTP_503, "Renderer lost", 1),
     errors.StoreLied: Problem(falcon.HTTP_502, "Store answered nonsense", 1),
+    errors.Rotten: Problem(falcon.HTTP_502, "Rotten original", 10),
     errors.StoreFull: Problem(falcon.HTTP_507, "No room", 1),
     errors.StoreDown: Problem(falcon.HTTP_503, "Store cannot answer", 1),
 }
