@@ -27,8 +27,8 @@ import sys, pyvips
 pyvips.cache_set_max(0)
 for line in sys.stdin:
     for path in line.split():
-        image = pyvips.Image.thumbnail(path, 1024, height=512, size="down", export_profile="srgb", fail_on="error")
-        image.jpegsave_buffer(Q=80, keep="none", optimize_coding=True)
+        image = pyvips.Image.thumbnail(path, 1024, height=512, size="down", fail_on="error")
+        image.jpegsave_buffer(Q=80, keep="none")
     print("done", flush=True)
 """
 
