@@ -7,7 +7,7 @@ RUN_LOCK := requirements.lock
 DEV_LOCK := requirements-dev.lock
 BUILD_LOCK := requirements-build.lock
 SWIFT_LOCK := tests/swift.lock
-SAMPLES := $(sort $(wildcard samples/*.jpg))
+SAMPLES := $(addprefix tests/images/good/,orientation__Landscape_6.jpg sharp__2569067123_aca715a2ee_o.jpg)
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
