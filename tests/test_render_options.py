@@ -278,6 +278,16 @@ def test_all_eight_orientations_show_the_same_picture(orientation: int) -> None:
         assert difference(rendered(source, suffix), rendered(jpg(upright), suffix)) < 2.5, suffix
 
 
+@pytest.mark.parametrize("format", ["avif", "gif", "jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_no_format_is_told_to_turn_once_more_what_is_upright(orientation: int, format: str) -> None:
+    """Decoders turn an AVIF by a box of its own, whatever has become of the metadata."""
+    seen = rendered(oriented(quadrants(96, 64), orientation), f"-full.{format}")
+    assert (seen.width, seen.height) == (96, 64)
+    assert corners(seen) == ("red", "green", "blue", "white")
+    assert not seen.get_typeof("orientation")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_crop_is_of_the_upright_picture(orientation: int) -> None:
     source = oriented(quadrants(96, 64), orientation)

@@ -70,8 +70,8 @@ def _credited(image: Any, header: Any, credits: dict[str, str]) -> Any:
 
 
 def _set_timing(image: Any, drawing: Drawing) -> None:
-    """Say which rows are a frame, and for how long; a still picture has nothing of the kind."""
-    for field in ("page-height", "n-pages", "delay", "loop", "gif-delay", "gif-loop"):
+    """Say which rows are a frame, and for how long; a still picture has nothing of the kind, and no picture is still to be turned."""
+    for field in ("orientation", "page-height", "n-pages", "delay", "loop", "gif-delay", "gif-loop"):
         if image.get_typeof(field):
             image.remove(field)
     if len(drawing.frames) > 1:
