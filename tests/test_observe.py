@@ -296,6 +296,34 @@ print(len(observe.exposition()[0]) > 0)
     assert b"each process keeps its figures for itself" in done.stderr
 
 
+@pytest.mark.parametrize("garbage", [b"", b"\xff" * 3000, b"\x00\x10\x00\x00\x00\x00\x00\x00" + b"\xee" * 4088])
+def test_a_process_that_leaves_garbage_hurts_neither_who_buries_it_nor_who_asks(node: Path, garbage: bytes) -> None:
+    alive = counting(node, 3)
+    try:
+        (node / "counter_2.db").write_bytes(garbage)
+        (node / "histogram_2.db").write_bytes(garbage)
+        exposed(node)
+        run("from imgproxy import observe\nobserve.worker_gone(2)", PROMETHEUS_MULTIPROC_DIR=str(node))
+        assert not list(node.glob("*_2.db"))
+        assert figure(exposed(node), 'imgproxy_answers_total{origin="disk",status="200"}') == 3
+    finally:
+        stopped(alive)
+
+
+def test_a_process_whose_directory_was_removed_shows_its_own_figures(node: Path) -> None:
+    code = """
+import shutil, sys
+from imgproxy import observe
+observe.record(observe.Answer("GET", "/", 200, "disk"))
+observe.flush()
+shutil.rmtree(sys.argv[1])
+sys.stdout.buffer.write(observe.exposition()[0])
+"""
+    done = run(code, str(node), PROMETHEUS_MULTIPROC_DIR=str(node))
+    assert figure(done.stdout, 'imgproxy_answers_total{origin="disk",status="200"}') == 1
+    assert b"the figures of other processes cannot be read" in done.stderr
+
+
 # ---- under gunicorn
 
 

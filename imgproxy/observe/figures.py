@@ -79,18 +79,27 @@ def of_this_process() -> Figures:
 
 
 def exposition() -> tuple[bytes, str]:
-    """All figures as Prometheus reads them, and the media type of that."""
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
+    """All figures as Prometheus reads them, and the media type of that; those of this process alone where the others' are unreadable."""
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     registry = of_this_process().registry
     directory = os.environ.get(_DIRECTORY)
-    if not directory:
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+    if directory:
+        try:
+            return _of_all_processes(directory), CONTENT_TYPE_LATEST
+        except Exception as error:  # files that are gone or garbage raise whatever they like
+            log.event("the figures of other processes cannot be read", {"why": repr(error)}, level="warning")
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _of_all_processes(directory: str) -> bytes:
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
     together = CollectorRegistry()
     MultiProcessCollector(together, directory)
     with _locked(Path(directory), fcntl.LOCK_SH):
-        return generate_latest(together), CONTENT_TYPE_LATEST
+        return generate_latest(together)
 
 
 def sweep(directory: Path) -> None:
@@ -107,15 +116,25 @@ def sweep(directory: Path) -> None:
 
 
 def worker_gone(pid: int) -> None:
-    """Add what a process counted to the figures of the departed; for whoever sees it die."""
+    """Add what a process counted to the figures of the departed; for whoever sees it die, and is never hurt by what it left."""
     directory = Path(os.environ.get(_DIRECTORY, ""))
     left = [file for kind in _KINDS if (file := directory / f"{kind}_{pid}.db").exists()]
     if not left:
         return
-    with _locked(directory, fcntl.LOCK_EX):
-        for file in left:
-            _add(file, directory / f"{file.name.partition('_')[0]}_gone.db")
-            file.unlink()
+    try:
+        with _locked(directory, fcntl.LOCK_EX):
+            for file in left:
+                _inherit(file, directory / f"{file.name.partition('_')[0]}_gone.db")
+    except OSError as error:
+        log.event("the figures of a process that is gone are lost", {"why": str(error)}, level="warning")
+
+
+def _inherit(file: Path, total: Path) -> None:
+    try:
+        _add(file, total)
+    except Exception as error:  # a file that is garbage raises whatever it likes, and must not stay to be read by others
+        log.event("the figures of a process that is gone are lost", {"why": repr(error)}, level="warning")
+    file.unlink()
 
 
 def _add(file: Path, total: Path) -> None:
