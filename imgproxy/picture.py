@@ -6,6 +6,7 @@ Pure values and pure functions: nothing here decodes, nothing here imports anyth
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -71,6 +72,14 @@ class Facts:
     pages: int
     alpha: bool
     orientation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a look at an original finds: a perceptual hash of 16 hex digits, and what its camera wrote, by the names of EXIF."""
+
+    phash: str
+    exif: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ It starts no thread and runs no operation, so a process may still fork.
     vips/drawing.py    the pipeline: page, upright, crop, flip, turn, size, blur, sharpen, mark
     vips/colour.py     whatever the pixels mean -> sRGB of 8 bits
     vips/encoding.py   pixels -> bytes, and what is kept of the metadata
+    vips/studying.py   what is found out for the words about a picture
     vips/failing.py    what libvips says -> what we say
 """
 
@@ -24,13 +25,14 @@ from typing import BinaryIO
 from imgproxy.errors import CannotWrite, Missing
 from imgproxy.grammar import FORMATS, TYPES, Derived
 from imgproxy.limits import Limits
-from imgproxy.picture import EDITION, Facts, Stamp
+from imgproxy.picture import EDITION, Facts, Stamp, Study
 from imgproxy.vips.drawing import drawn
 from imgproxy.vips.encoding import can_encode, encoded
 from imgproxy.vips.failing import decoding
 from imgproxy.vips.opening import can_decode, opened
+from imgproxy.vips.studying import studied
 
-__all__ = ["EDITION", "abilities", "probe", "render"]
+__all__ = ["EDITION", "abilities", "probe", "render", "study"]
 
 
 @functools.cache
@@ -43,6 +45,12 @@ def probe(source: BinaryIO, limits: Limits) -> Facts:
     """What the header of an original says, if it is one that would be rendered."""
     with decoding():
         return opened(source, limits).facts
+
+
+def study(source: BinaryIO, limits: Limits) -> Study:
+    """What a look at an original finds: it is decoded, as small as that can be, so that a damaged one is noticed."""
+    with decoding():
+        return studied(opened(source, limits), limits)
 
 
 def render(source: BinaryIO, name: Derived, limits: Limits, stamp: Stamp | None = None) -> bytes:

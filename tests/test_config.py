@@ -262,7 +262,7 @@ seconds = "long"
         "presets.Thumb: expected a name of a-z 0-9 -",
         "limits.svg: expected true or false, got 1",
         "limits.seconds: expected a duration such as 20 or 20s or 5m",
-        "cache: number 1: expected a URL that begins with disk:// or memory:// (IMG_CACHE)",
+        "cache: number 1: expected a URL that begins with disk:// or memory:// or redis:// or rediss:// (IMG_CACHE)",
         "cache: number 2: expected a size such as 400M or 10G (IMG_CACHE)",
         "cache: number 3: does not know speed, only size (IMG_CACHE)",
         "marks.a: there is no file nowhere.png (IMG_MARKS)",

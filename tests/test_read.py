@@ -307,6 +307,7 @@ def test_every_answer_has_an_id_and_a_callers_own_is_kept(server: Server, hash: 
 
 
 def test_the_log_is_one_json_object_a_line(server: Server, hash: str) -> None:
+    server.get(f"/{hash}-100x100.jpg")
     server.get(f"/{hash}-100x100.jpg", X_Request_Id="find-me")
     deadline = time.monotonic() + 30
     while True:

@@ -22,8 +22,8 @@ from typing import BinaryIO
 from imgproxy.errors import Busy, RendererLost
 from imgproxy.grammar import Derived
 from imgproxy.limits import Limits
-from imgproxy.picture import Facts, Stamp
-from imgproxy.pool.answers import raise_refusal, read_abilities, read_facts, read_size
+from imgproxy.picture import Facts, Stamp, Study
+from imgproxy.pool.answers import raise_refusal, read_abilities, read_facts, read_size, read_study
 from imgproxy.pool.company import Company, pause
 from imgproxy.pool.lost import Ledger
 from imgproxy.pool.plan import PoolPlan
@@ -64,6 +64,11 @@ class Pool:
         head, _ = self._ask({"verb": "probe"}, [source], patience)
         return read_facts(head)
 
+    def study(self, source: BinaryIO, patience: float) -> Study:
+        """What a look at `source` finds."""
+        head, _ = self._ask({"verb": "study"}, [source], patience)
+        return read_study(head)
+
     def abilities(self, patience: float) -> tuple[frozenset[str], frozenset[str]]:
         """The types that can be read here, and the formats that can be written."""
         head, _ = self._ask({"verb": "abilities"}, [], patience)
@@ -72,10 +77,11 @@ class Pool:
     def check(self, patience: float = 2.0) -> None:
         """Return if a renderer is there, at work or not, else raise `RendererLost`; never waits in the queue."""
         until = time.monotonic() + patience
-        while not self._company.ready(until):
-            if time.monotonic() >= until:
-                raise RendererLost("no renderer is ready")
-            time.sleep(0.02)
+        with _reached():
+            while not self._company.ready(until):
+                if time.monotonic() >= until:
+                    raise RendererLost("no renderer is ready")
+                time.sleep(0.02)
 
     def close(self) -> None:
         """Let go: the renderers leave a few seconds after their last client."""
@@ -84,7 +90,7 @@ class Pool:
     def _ask(self, ask: Head, sources: Sequence[BinaryIO], patience: float) -> tuple[Head, bytes]:
         """Have a job done; one that is cut off before a renderer took it up is queued again."""
         until = time.monotonic() + patience
-        with _descriptors(sources, self._limits.file_bytes) as files:
+        with _reached(), _descriptors(sources, self._limits.file_bytes) as files:
             while True:
                 with self._company.connect(until) as wire:
                     renderer = _started(wire, ask, files, until)
@@ -107,6 +113,15 @@ class Pool:
             raise RendererLost("the renderer died at work") from error
         finally:
             os.close(renderer)
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Turn what the system refuses on the way to a renderer (no descriptor left, no directory, no room) into a lack of capacity."""
+    try:
+        yield
+    except OSError as error:
+        raise Busy("no renderer can be reached", 2) from error
 
 
 @contextmanager

@@ -5,12 +5,13 @@ The reader believes nothing: an answer that is none of these is a lost renderer.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, fields
 
 from imgproxy import errors
 from imgproxy.errors import RendererLost
 from imgproxy.grammar import FORMATS, TYPES
-from imgproxy.picture import Facts
+from imgproxy.picture import Facts, Study
 from imgproxy.pool.wire import Head
 
 _LONGEST = 2**30
@@ -69,6 +70,19 @@ def read_facts(head: Head) -> Facts:
     if any(type(said[name]) is not kind for name, kind in wanted.items()):
         raise _nonsense()
     return Facts(**said)
+
+
+def write_study(study: Study) -> Head:
+    return {"phash": study.phash, "exif": dict(study.exif)}
+
+
+def read_study(head: Head) -> Study:
+    phash, exif = head.get("phash"), head.get("exif")
+    if not isinstance(phash, str) or not re.fullmatch("[0-9a-f]{16}", phash) or not isinstance(exif, dict):
+        raise _nonsense()
+    if not all(isinstance(text, str) for text in exif.values()):
+        raise _nonsense()
+    return Study(phash, exif)
 
 
 def write_abilities(abilities: tuple[frozenset[str], frozenset[str]]) -> Head:

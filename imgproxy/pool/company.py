@@ -35,6 +35,7 @@ class Company:
             connection = self._reach(JOBS)
             if connection is not None:
                 return Wire(connection)
+            self.leave()  # what it holds on to may live, but nobody finds it any more: there must be another
             pause(until)
 
     def ready(self, until: float) -> int:
@@ -42,6 +43,7 @@ class Company:
         self._hold_on(until)
         connection = self._reach(LIFE)
         if connection is None:
+            self.leave()
             return 0
         with connection:
             connection.settimeout(max(0.001, until - time.monotonic()))

@@ -7,6 +7,7 @@ by the clock that runs from boot and cannot be set; losses of an earlier boot ar
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from imgproxy.errors import Damaged
@@ -30,18 +31,19 @@ class Ledger:
 
     def add(self, hash: str) -> None:
         """Write down that this original has cost a renderer just now; forget what is long ago."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._directory / hash).open("a") as file:
-            file.write(f"{_boot()} {_now():.0f}\n")
-        for page in self._directory.iterdir():
-            if not self._losses(page):
-                # A loss written down by another process just now goes with it: the next one counts again.
-                page.unlink(missing_ok=True)
+        with suppress(OSError):  # a ledger that cannot be written forgets, and nobody is refused for it
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (self._directory / hash).open("a") as file:
+                file.write(f"{_boot()} {_now():.0f}\n")
+            for page in self._directory.iterdir():
+                if not self._losses(page):
+                    # A loss written down by another process just now goes with it: the next one counts again.
+                    page.unlink(missing_ok=True)
 
     def _losses(self, page: Path) -> int:
         try:
-            lines = page.read_text().splitlines()
-        except FileNotFoundError:
+            lines = page.read_text(errors="replace").splitlines()
+        except OSError:
             return 0
         boot, now = _boot(), _now()
         return sum(1 for line in lines if _is_recent(line, boot, now))

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from imgproxy import errors, grammar, render
 from imgproxy.limits import Limits
 from imgproxy.picture import Mark, Stamp
-from imgproxy.pool.answers import is_loss, write_abilities, write_facts, write_refusal, write_size
+from imgproxy.pool.answers import is_loss, write_abilities, write_facts, write_refusal, write_size, write_study
 from imgproxy.pool.plan import PoolPlan
 from imgproxy.pool.wire import Cut, Head, Wire, same_user
 from imgproxy.vips.tiny import TINY
@@ -122,6 +122,10 @@ def _probe(_ask: Head, files: list[BinaryIO], limits: Limits) -> tuple[Head, byt
     return write_facts(render.probe(files[0], limits)), b""
 
 
+def _study(_ask: Head, files: list[BinaryIO], limits: Limits) -> tuple[Head, bytes]:
+    return write_study(render.study(files[0], limits)), b""
+
+
 def _abilities(_ask: Head, _files: list[BinaryIO], _limits: Limits) -> tuple[Head, bytes]:
     return write_abilities(render.abilities()), b""
 
@@ -129,6 +133,7 @@ def _abilities(_ask: Head, _files: list[BinaryIO], _limits: Limits) -> tuple[Hea
 _VERBS: dict[str, Callable[[Head, list[BinaryIO], Limits], tuple[Head, bytes]]] = {
     "render": _render,
     "probe": _probe,
+    "study": _study,
     "abilities": _abilities,
 }
 
