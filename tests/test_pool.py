@@ -6,6 +6,7 @@ import gc
 import hashlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -432,6 +433,42 @@ def test_losses_are_forgotten_after_an_hour_and_after_a_boot(tmp_path: Path, mon
 def test_a_page_of_the_ledger_that_is_nonsense_refuses_nobody(tmp_path: Path) -> None:
     (tmp_path / HASH).write_text("1\n\n2 x\n" + f"{lost._boot()} -5\n{lost._boot()} 99999999999\n")
     lost.Ledger(tmp_path).refuse(HASH)
+
+
+@pytest.mark.parametrize("page", ["bytes that are no text", "a directory", "a file in the ledger's place"])
+def test_a_ledger_that_cannot_be_kept_refuses_nobody(tmp_path: Path, page: str) -> None:
+    ledger = lost.Ledger(tmp_path / "lost")
+    if page == "bytes that are no text":
+        (tmp_path / "lost").mkdir()
+        (tmp_path / "lost" / HASH).write_bytes(b"\xff\xfe 1\n\xb2 \xb2\n")
+    elif page == "a directory":
+        (tmp_path / "lost" / HASH).mkdir(parents=True)
+    else:
+        (tmp_path / "lost").touch()
+    ledger.refuse(HASH)
+    ledger.add(HASH)
+    ledger.refuse(HASH)
+
+
+def test_a_pool_whose_directory_was_removed_begins_anew(run: Path, opened: Opener) -> None:
+    pool, other = opened(), opened()
+    assert pooling.small(pool) == in_process(SMALL)
+    pooling.ready(other, run, 2)
+    shutil.rmtree(run)
+    assert pool.render(io.BytesIO(PICTURE), SMALL, None, PATIENCE) == in_process(SMALL)
+    other.check(PATIENCE)
+
+
+def test_what_the_system_refuses_on_the_way_to_a_renderer_is_a_lack_of_capacity(run: Path, opened: Opener) -> None:
+    run.touch()
+    pool = opened()
+    with pytest.raises(Busy, match="no renderer can be reached") as refused:
+        pooling.small(pool)
+    assert str(run) not in str(refused.value)
+    with pytest.raises(Busy, match="no renderer can be reached"):
+        pool.check(0.1)
+    run.unlink()
+    assert pooling.small(pool) == in_process(SMALL)
 
 
 def test_a_keeper_killed_under_load_costs_the_jobs_in_hand_and_comes_back(run: Path, opened: Opener) -> None:
