@@ -26,6 +26,7 @@
     sync.py       records and originals made to agree
     verify.py     originals hashed again, at a bounded pace
     bulk.py       a million records in one session
+    jsontext.py   JSON of our own making (msgspec)
     packed.py     zstd, and nothing else
 
 Durability in three rules. A commit is an object in the store before it is anything else; the local database follows it. Numbers

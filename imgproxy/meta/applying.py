@@ -9,12 +9,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from secrets import token_hex
 
 from imgproxy.errors import Forked, StoreLied
-from imgproxy.meta.database import note, noted
+from imgproxy.meta.database import CACHE, note, noted
 from imgproxy.meta.journal import Header, Line, lines
 from imgproxy.meta.record import Record, from_state
 from imgproxy.meta.sessions import drop
@@ -30,9 +30,13 @@ CHANGES = 2**24 - 2
 """The most records that one commit may change."""
 
 _KEPT_COMMITS = 10_000
+_MANY = 5_000
+_ROWS = 1_000
+_GATHERED = 2**26
+_PAGES = 262_144
 _TABLES = (
     "CREATE TEMP TABLE IF NOT EXISTS replaced (id INTEGER PRIMARY KEY)",
-    "CREATE TEMP TABLE IF NOT EXISTS arriving (hash BLOB, second INTEGER, staged INTEGER, seq INTEGER, id INTEGER)",
+    "CREATE TEMP TABLE IF NOT EXISTS arriving (staged INTEGER PRIMARY KEY, second INTEGER, seq INTEGER, id INTEGER)",
     "CREATE TEMP TABLE IF NOT EXISTS placed (id INTEGER PRIMARY KEY, staged INTEGER, seq INTEGER)",
     "DELETE FROM replaced",
     "DELETE FROM arriving",
@@ -43,15 +47,14 @@ _STEPS = (
     "INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM records WHERE id IN replaced ORDER BY id",
     """
     INSERT INTO arriving
-    SELECT s.hash, s.second, s.number, coalesce(r.seq, (:n << 24) + row_number() OVER (ORDER BY s.hash)),
-           iif(r.id >> 24 = s.second, r.id, NULL)
+    SELECT s.number, s.second, coalesce(r.seq, (:n << 24) + row_number() OVER (ORDER BY s.number)), iif(r.id >> 24 = s.second, r.id, NULL)
     FROM staged s LEFT JOIN records r ON r.hash = s.hash WHERE s.session = :key AND s.state IS NOT NULL
     """,
     "INSERT INTO placed SELECT id, staged, seq FROM arriving WHERE id IS NOT NULL",
     """
     INSERT INTO placed
     SELECT coalesce((SELECT max(id) + 1 FROM records WHERE id BETWEEN second << 24 AND (second << 24) + 16777215), second << 24)
-           + row_number() OVER (PARTITION BY second ORDER BY hash) - 1, staged, seq
+           + row_number() OVER (PARTITION BY second ORDER BY staged) - 1, staged, seq
     FROM arriving WHERE id IS NULL
     """,
     "DELETE FROM records WHERE id IN replaced",
@@ -60,8 +63,6 @@ _STEPS = (
     SELECT p.id, hash, :n, p.seq, {_ROW}, marks, text, state FROM placed p CROSS JOIN staged ON number = p.staged ORDER BY p.id
     """,
     "INSERT INTO words (rowid, text) SELECT id, text FROM placed CROSS JOIN staged ON number = placed.staged ORDER BY id",
-    "DELETE FROM gone WHERE hash IN (SELECT hash FROM staged WHERE session = :key AND state IS NOT NULL)",
-    "INSERT OR REPLACE INTO gone SELECT hash, :n FROM staged WHERE session = :key AND state IS NULL",
 )
 _KEEP = f"""
     INSERT INTO past (id, hash, since, until, seq, {_ROW}, text, state)
@@ -76,14 +77,15 @@ def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
     for statement in _TABLES:
         db.execute(statement)
     db.execute("INSERT INTO replaced SELECT r.id FROM staged s CROSS JOIN records r ON r.hash = s.hash WHERE s.session = :key", steps)
-    counts: Counter[str] = Counter()
+    counts = _marks(db, "SELECT marks FROM staged WHERE session = :key AND state IS NOT NULL", steps)
     counts.subtract(_marks(db, "SELECT marks FROM records WHERE id IN replaced", steps))
-    counts.update(_marks(db, "SELECT marks FROM staged WHERE session = :key AND state IS NOT NULL", steps))
     _keep(db, header.n)
+    _gather(db, header.changes)
     for statement in _STEPS:
         db.execute(statement, steps)
     db.executemany(_COUNT, [count for count in counts.items() if count[1]])
     db.execute("DELETE FROM counts WHERE number = 0")
+    _part(db, header, key)
     _enter(db, header, hash)
     _settle(db, key, header)
     drop(db, key)
@@ -104,10 +106,10 @@ def conflicts(db: sqlite3.Connection, key: int) -> list[str]:
     """The records of a session whose live version is not the one that their changes are based on."""
     rows = db.execute(
         "SELECT s.hash FROM staged s LEFT JOIN records r ON r.hash = s.hash"
-        " WHERE s.session = ? AND s.based_on != coalesce(r.since, 0) ORDER BY s.hash LIMIT 1000",
+        " WHERE s.session = ? AND s.based_on != coalesce(r.since, 0) ORDER BY s.number LIMIT 1000",
         (key,),
     )
-    return [hash.hex() for (hash,) in rows]
+    return sorted(hash.hex() for (hash,) in rows)
 
 
 def aliases_taken(db: sqlite3.Connection, key: int) -> list[str]:
@@ -127,13 +129,14 @@ def aliases_taken(db: sqlite3.Connection, key: int) -> list[str]:
     return [hash.hex() for (hash,) in rows]
 
 
-def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Iterator[str]:
-    """The marks that are counted: those of tags, types and orientations, and the empty one for each record."""
-    for (marks,) in db.execute(statement, steps):
-        yield ""
-        for mark in marks.split(" "):
-            if mark[1] in "tyo":
-                yield mark
+def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Counter[str]:
+    """How often each mark is there that is counted: those of tags, types and orientations, and the empty one for each record."""
+    found: Counter[str] = Counter()
+    rows = db.execute(statement, steps)
+    while some := rows.fetchmany(_ROWS):
+        found[""] += len(some)
+        found.update(chain.from_iterable(marks.split(" ") for (marks,) in some))
+    return Counter({mark: number for mark, number in found.items() if mark[1:2] in ("", "t", "y", "o")})
 
 
 def _keep(db: sqlite3.Connection, n: int) -> None:
@@ -143,6 +146,21 @@ def _keep(db: sqlite3.Connection, n: int) -> None:
         db.execute(_KEEP, {"n": n})
     else:
         note(db, "horizon", n)
+
+
+def _gather(db: sqlite3.Connection, changes: int) -> None:
+    """When there are very many changes, let the full-text index gather more words before it writes them, and keep more pages."""
+    db.execute(f"PRAGMA cache_size = -{_PAGES if changes > _MANY else CACHE}")
+    db.execute("INSERT INTO words (words, rank) VALUES ('hashsize', ?)", (_GATHERED if changes > _MANY else 2**20,))
+
+
+def _part(db: sqlite3.Connection, header: Header, key: int) -> None:
+    """Enter the deleted on the list of originals to let go of, and take those off it that came back; a large commit has mostly neither."""
+    if db.execute("SELECT 1 FROM gone LIMIT 1").fetchone():
+        db.execute("DELETE FROM gone WHERE hash IN (SELECT hash FROM staged WHERE session = ? AND state IS NOT NULL)", (key,))
+    (staying,) = db.execute("SELECT count(*) FROM arriving").fetchone()
+    if staying < header.changes:
+        db.execute("INSERT OR REPLACE INTO gone SELECT hash, ? FROM staged WHERE session = ? AND state IS NULL", (header.n, key))
 
 
 def _enter(db: sqlite3.Connection, header: Header, hash: str) -> None:

@@ -13,9 +13,10 @@ from itertools import islice
 from imgproxy.meta.database import Database
 from imgproxy.meta.record import Record
 from imgproxy.meta.sessions import Session, Sessions
-from imgproxy.meta.staging import Change
+from imgproxy.meta.staging import Change, binary
 
-_CHUNK = 5_000
+_CHUNK = 20_000
+_ASKED = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Imported:
 
 
 def bulk(database: Database, session: Session, records: Iterable[Record], told: Callable[[Imported], object] = lambda _: None) -> Imported:
-    """Stage the records that are neither live nor in the session; `told` how far it is, every few thousand."""
+    """Stage the records that are neither live nor in the session; `told` how far it is, every twenty thousand."""
     sessions = Sessions(database)
     new = there_before = 0
     for chunk in _chunks(records):
@@ -43,17 +44,16 @@ def bulk(database: Database, session: Session, records: Iterable[Record], told: 
 
 def known(database: Database, session: Session, hashes: Iterable[str]) -> set[str]:
     """Which of these are live or in the session."""
-    found = set()
+    found: set[str] = set()
+    left = iter(hashes)
     with database.reading() as db:
-        for hash in hashes:
-            key = bytes.fromhex(hash)
-            row = db.execute(_KNOWN, (key, session.key)).fetchone()
-            if row is not None:
-                found.add(hash)
+        while keys := [binary(hash) for hash in islice(left, _ASKED)]:
+            marks = ", ".join("?" * len(keys))
+            statement = (
+                f"SELECT hash FROM records WHERE hash IN ({marks}) UNION SELECT hash FROM staged WHERE session = ? AND hash IN ({marks})"
+            )
+            found.update(hash.hex() for (hash,) in db.execute(statement, (*keys, session.key, *keys)))
     return found
-
-
-_KNOWN = "SELECT 1 FROM records WHERE hash = ?1 UNION ALL SELECT 1 FROM staged WHERE session = ?2 AND hash = ?1"
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -107,7 +107,7 @@ class Commits:
         return _commit(row)
 
     def changes(self, n: int) -> Iterator[Line]:
-        """What a commit made of each record, in the order of hashes, read from the store."""
+        """What a commit made of each record, read from the store."""
         with self._chain.draft() as path:
             self._fetched(self.find(n), path)
             yield from lines(path)

@@ -18,12 +18,16 @@ from imgproxy.errors import Busy, Error, StoreFull, WordsLost
 MIGRATIONS = sorted((Path(__file__).parent / "schema").glob("[0-9][0-9][0-9].sql"))
 """The schema, step by step; `user_version` says how many steps a database has seen."""
 
+CACHE = 32_768
+"""So many KiB of pages each connection keeps."""
+
 _IDLE = 8
-_PRAGMAS = """
+_PRAGMAS = f"""
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA secure_delete = OFF;
-    PRAGMA cache_size = -{cache};
+    PRAGMA cache_size = -{CACHE};
+    PRAGMA wal_autocheckpoint = 8192;
     PRAGMA journal_size_limit = 67108864;
 """
 _SHM_SIZE = 4874
@@ -32,13 +36,12 @@ _SHM_SIZE = 4874
 class Database:
     """One database file and the connections to it; used by any number of threads and processes at once.
 
-    `wait` is how many seconds a writer waits for its turn, `cache` how many KiB of pages each connection keeps.
+    `wait` is how many seconds a writer waits for its turn.
     """
 
-    def __init__(self, path: Path, *, wait: float = 15.0, cache: int = 32_768) -> None:
+    def __init__(self, path: Path, *, wait: float = 15.0) -> None:
         self.path = path
         self._wait = wait
-        self._cache = cache
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []  # of the parent process: neither to be used nor to be closed here
@@ -84,7 +87,7 @@ class Database:
                     self._inherited += self._idle
                 self._idle, self._seen = [], seen
             connection = self._idle.pop() if self._idle else None
-        return connection or connect(self.path, wait=self._wait, cache=self._cache)
+        return connection or connect(self.path, wait=self._wait)
 
     def _given_back(self, connection: sqlite3.Connection) -> None:
         seen = self._identity()
@@ -103,14 +106,14 @@ class Database:
         return os.getpid(), facts.st_dev, facts.st_ino
 
 
-def connect(path: Path, *, wait: float = 15.0, cache: int = 32_768, create: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, wait: float = 15.0, create: bool = False) -> sqlite3.Connection:
     """A connection to a database file, which must be there unless it may be made."""
     mode = "rwc" if create else "rw"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=wait, isolation_level=None, check_same_thread=False
     )
     try:
-        connection.executescript(_PRAGMAS.format(cache=cache))
+        connection.executescript(_PRAGMAS)
     except BaseException:
         connection.close()
         raise

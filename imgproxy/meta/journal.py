@@ -5,9 +5,9 @@
     {"hash":"<hash>","based_on":4,"was":{...},"state":{...}}
     {"hash":"<hash>","based_on":0,"was":null,"state":{...}}
 
-Lines are in ascending order of hashes. `was` is the state that was replaced and `state` the new one, null for none: so a commit can
-be read, and gone back on, by itself. An object's hash is the SHA-256 of its bytes as they lie in the store; each header has the one
-of the commit before, the first has zeros.
+Lines are in the order in which the session first changed each record. `was` is the state that was replaced and `state` the new one,
+null for none: so a commit can be read, and gone back on, by itself. An object's hash is the SHA-256 of its bytes as they lie in the
+store; each header has the one of the commit before, the first has zeros.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from imgproxy.errors import StoreLied
+from imgproxy.meta.jsontext import read_entry
 from imgproxy.meta.packed import packing, unpacking
 
 FORM = 1
@@ -29,7 +30,7 @@ FIRST = "0" * 64
 
 _LINE = 2**22
 _COPY = 2**20
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,13 @@ def compose(db: sqlite3.Connection, session: int, header: Header, path: Path) ->
     """Write what is staged in a session to a file, as the commit that it will be; its hash."""
     rows = db.execute(
         "SELECT s.hash, s.based_on, r.state, s.state FROM staged s LEFT JOIN records r ON r.hash = s.hash"
-        " WHERE s.session = ? ORDER BY s.hash",
+        " WHERE s.session = ? ORDER BY s.number",
         (session,),
     )
     with path.open("wb") as file, packing(file) as packed:
-        packed.write(_encode({"form": FORM, **asdict(header)}).encode() + b"\n")
-        for hash, based_on, was, state in rows:
-            line = f'{{"hash":"{hash.hex()}","based_on":{based_on},"was":{was or "null"},"state":{state or "null"}}}\n'
-            packed.write(line.encode())
+        packed.write(json.dumps({"form": FORM, **asdict(header)}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        while some := rows.fetchmany(_ROWS):
+            packed.write("".join(_written(*row) for row in some).encode())
     with path.open("rb") as made:
         return sha256(made)
 
@@ -117,6 +117,10 @@ def lines(path: Path) -> Iterator[Line]:
             raise StoreLied(f"a commit has {count} changes, and says {expected}")
 
 
+def _written(hash: bytes, based_on: int, was: str | None, state: str | None) -> str:
+    return f'{{"hash":"{hash.hex()}","based_on":{based_on},"was":{was or "null"},"state":{state or "null"}}}\n'
+
+
 def _header(plain: BinaryIO) -> Header:
     said = _parsed(plain.readline(_LINE))
     if said.pop("form", None) != FORM:
@@ -128,15 +132,10 @@ def _header(plain: BinaryIO) -> Header:
 
 
 def _line(text: bytes) -> Line:
-    said = _parsed(text)
     try:
-        return Line(said["hash"], said["based_on"], _text(said["was"]), _text(said["state"]))
-    except KeyError as error:
+        return Line(*read_entry(text))
+    except ValueError as error:
         raise StoreLied("a commit has a line that is none") from error
-
-
-def _text(state: dict[str, Any] | None) -> str | None:
-    return None if state is None else _encode(state)
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

@@ -32,9 +32,9 @@ _DAY = 10
 class Query:
     """What is wanted, all of it at once; what is left as it is asks for nothing.
 
-    `words` are found in titles, descriptions and tags, each of them; `sun*` begins a word, `"red sun"` is a phrase. `taken_from` and
-    `taken_to` are times or whole days, both included; a picture without a date taken counts by the date it was added. `order` is by
-    the date (`taken`) or by arrival (`added`), newest first unless `oldest`.
+    `words` are found in titles, descriptions and tags, each of them; `sun*` begins a word (two letters or more), `"red sun"` is a
+    phrase. `taken_from` and `taken_to` are times or whole days, both included; a picture without a date taken counts by the date it
+    was added. `order` is by the date (`taken`) or by arrival (`added`), newest first unless `oldest`.
     """
 
     words: str = ""
@@ -109,7 +109,7 @@ def needles(query: Query) -> list[Needle]:
     for phrase, word in _TERM.findall(query.words):
         told = tokens(phrase or word)
         if told:
-            found.append(Needle((" ".join(told),), open=word.endswith("*")))
+            found.append(Needle((" ".join(told),), open=word.endswith("*") and len(told[-1]) > 1))
     if query.words.strip() and not found:
         found.append(_NOTHING)
     found += [Needle((tag_mark(tag),)) for tag in query.tags]

@@ -13,6 +13,7 @@ from typing import Any
 
 from imgproxy.errors import BadRecord
 from imgproxy.meta import fields as check
+from imgproxy.meta import jsontext
 
 TEXT_BYTES = 262_144
 """The longest JSON text of a record or an edit that is looked at."""
@@ -73,7 +74,6 @@ class Record:
 _ORDER = tuple(entry.name for entry in fields(Record))
 _NOTHING: dict[str, Any] = {name: {} if name in ("user", "image") else () if name == "tags" else "" for name in _ORDER[5:-1]}
 _REQUIRED = _ORDER[:5]
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
 def read(value: object) -> Record:
@@ -107,12 +107,12 @@ def state(record: Record) -> str:
     """The record as JSON text, without its hash and version; equal records have equal texts."""
     said = {name: value for name, nothing in _NOTHING.items() if (value := getattr(record, name)) != nothing}
     said["type"], said["width"], said["height"], said["bytes"] = record.type, record.width, record.height, record.bytes
-    return _encode(said)
+    return jsontext.written(said)
 
 
 def from_state(hash: str, version: int, text: str) -> Record:
     """The record that `state` made a text of; only for texts of our own."""
-    said = json.loads(text)
+    said = jsontext.read(text)
     if "tags" in said:
         said["tags"] = tuple(said["tags"])
     return Record(hash=hash, version=version, **said)

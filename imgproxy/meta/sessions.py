@@ -22,7 +22,7 @@ from imgproxy.meta.staging import Change, binary, stage
 
 DEFAULT = "default"
 _PAGE = 500
-_CHUNK = 5_000
+_CHUNK = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Sessions:
             return int(db.execute("SELECT count(*) FROM staged WHERE session = ?", (session.key,)).fetchone()[0])
 
     def stage(self, session: Session, changes: Iterable[Change]) -> int:
-        """Put changes into a session, in one transaction for every few thousand; how many they were."""
+        """Put changes into a session, in one transaction for every twenty thousand; how many they were."""
         count = 0
         for chunk in _chunks(changes):
             with self._changing(session) as db:
@@ -182,8 +182,11 @@ class Sessions:
 
 def drop(db: sqlite3.Connection, key: int) -> None:
     """Close a session with all that is staged in it."""
-    db.execute("DELETE FROM staged WHERE session = ?", (key,))
     db.execute("DELETE FROM sessions WHERE key = ?", (key,))
+    if db.execute("SELECT 1 FROM sessions LIMIT 1").fetchone():
+        db.execute("DELETE FROM staged WHERE session = ?", (key,))
+    else:
+        db.execute("DELETE FROM staged")  # of a million, a hundred times faster
 
 
 def held(db: sqlite3.Connection, hash: bytes) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from imgproxy.meta.record import Record
 
@@ -25,7 +26,7 @@ _JOINED = "\u0900-\u0dff"
 _TOKEN = re.compile(f"[{_SINGLE}]|(?:(?![{_SINGLE}])[^\\W_]|[{_JOINED}])+")
 _PLAIN = re.compile("[a-z0-9]+")
 _STROKE = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
-_SAFE = re.compile("[a-z0-9\u0080-\U0010ffff]")
+_UNSAFE = re.compile("[^a-z0-9\u0080-\U0010ffff]")
 _SPACE = re.compile(r"\s+")
 
 
@@ -40,6 +41,7 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(_folded(text))
 
 
+@lru_cache(maxsize=16_384)
 def tag_mark(tag: str) -> str:
     """The mark of a tag, the same for all spellings of it.
 
@@ -102,7 +104,7 @@ def searchable(record: Record, found: list[str]) -> str:
 
 def _safe(text: str) -> str:
     """A text as part of one token."""
-    return "".join(c if _SAFE.fullmatch(c) else f"_{ord(c):02x}" for c in text)
+    return _UNSAFE.sub(lambda found: f"_{ord(found[0]):02x}", text)
 
 
 def _folded(text: str) -> str:

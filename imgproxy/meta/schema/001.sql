@@ -17,7 +17,7 @@ CREATE TABLE records (
     id INTEGER PRIMARY KEY,         -- the place in the order of dates: seconds since the year 1, times 2^24, plus a number within the second
     hash BLOB NOT NULL UNIQUE,
     since INTEGER NOT NULL,         -- the commit that made this state live: the record's version
-    seq INTEGER NOT NULL UNIQUE,    -- the place in the order of arrival: first commit, times 2^24, plus the place in that commit
+    seq INTEGER NOT NULL UNIQUE,    -- the place in the order of arrival: first commit, times 2^24, plus the line in that commit
     md5 BLOB,
     phash INTEGER,                  -- 64 bits, signed
     domain TEXT,
@@ -40,7 +40,7 @@ CREATE INDEX records_by_band_3 ON records (phash >> 48 & 65535) WHERE phash IS N
 -- The full-text index. Tokens are made by tokens.py; here they are only cut at spaces. Its row ids are in the order of dates, so
 -- that it yields the newest pictures first without sorting.
 CREATE VIRTUAL TABLE words USING fts5 (
-    text, content = 'records', content_rowid = 'id', columnsize = 0, tokenize = "ascii tokenchars '_'", prefix = '1 2'
+    text, content = 'records', content_rowid = 'id', columnsize = 0, tokenize = "ascii tokenchars '_'", prefix = '2'
 );
 
 -- How many live records have a mark; the empty mark counts all.
@@ -98,6 +98,7 @@ CREATE TABLE staged (
     state TEXT,
     UNIQUE (session, hash)
 ) STRICT;
+CREATE INDEX staged_in_order ON staged (session);
 CREATE INDEX staged_by_alias ON staged (session, domain, dkey) WHERE domain IS NOT NULL;
 
 -- Originals whose records were deleted, until they are removed from the store, or from this node.
