@@ -771,9 +771,43 @@ os._exit(0)
 """
 
 
-def test_a_disk_of_two_megabytes_fills_and_the_tier_goes_on(tmp_path: Path) -> None:
+FULL_OF_OTHERS = """
+import io, os, subprocess, sys
+from pathlib import Path
+from imgproxy.errors import StoreTrouble
+from imgproxy.stores.disk import DiskTier
+place = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], check=True)
+with (place / "another's").open("wb", buffering=0) as other:
+    try:
+        while other.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+for _ in range(2):
+    tier = DiskTier(place / "tier", 1, 64 * 2**20)
+    for number in range(3):
+        try:
+            tier.put(str(number), io.BytesIO(b"x" * 5000))
+        except StoreTrouble:
+            pass
+        try:
+            assert tier.get(str(number)) is None
+        except StoreTrouble:
+            pass
+(place / "another's").unlink()
+tier.put("again", io.BytesIO(b"there is room"))
+assert tier.get("again").file.read() == b"there is room"
+tier.check()
+print("held", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("program", [FULL_DISK, FULL_OF_OTHERS], ids=["of ours", "of others' files from the beginning"])
+def test_a_disk_that_is_full_is_trouble_and_the_tier_goes_on(tmp_path: Path, program: str) -> None:
     alone = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    done = subprocess.run([*alone, sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*alone, sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("held\n", "")
 
 

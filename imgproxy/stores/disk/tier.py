@@ -85,8 +85,9 @@ class DiskTier:
                     row = Row(self._tree.new_filename(key), size, digest, type, dict(note or {}))
                     return self._kept(key, path, row, create)
         except StoreFull:
-            if not self._tree.make_room(_ROOM):
-                self._index.begin_anew()  # nothing is left but the index, and its log fills what there is
+            with spoken():
+                if not self._tree.make_room(_ROOM):
+                    self._index.begin_anew()  # nothing is left but the index, and its log fills what there is
             raise
 
     def delete(self, key: str) -> bool:
