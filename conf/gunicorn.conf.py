@@ -5,6 +5,7 @@ started by exec. Our settings (`conf/imgproxy.toml`, `IMG_...`) decide; gunicorn
 """
 
 import os
+import resource
 
 from imgproxy import observe, wiring
 
@@ -15,7 +16,29 @@ bind = list(settings.bind)
 workers = settings.workers or os.cpu_count() or 1
 worker_class = "gthread"
 threads = settings.threads
-worker_connections = settings.threads * 4  # connections that wait cost little; threads are for requests
+
+FILES_OF_A_THREAD = 12  # descriptors of one request at work, and its thread's connection to the index of the local tier
+FILES_OF_A_WORKER = 256
+
+
+def connections() -> int:
+    """How many connections a worker takes: four a thread, or fewer where it may not have a descriptor for each.
+
+    One that runs out of descriptors stops accepting for good, and is killed. Many systems allow 1,024 unless one asks for more.
+    """
+    wanted = settings.threads * 4
+    needed = FILES_OF_A_WORKER + settings.threads * FILES_OF_A_THREAD + wanted
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now < needed and now != resource.RLIM_INFINITY:
+        now = needed if most == resource.RLIM_INFINITY else min(needed, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
+    if now == resource.RLIM_INFINITY or now >= needed:
+        return wanted
+    spare = now - FILES_OF_A_WORKER
+    return max(1, spare // (FILES_OF_A_THREAD + 1), spare - settings.threads * FILES_OF_A_THREAD)
+
+
+worker_connections = connections()  # those that wait cost little; threads are for requests
 keepalive = 75  # longer than what load balancers keep, so that it is they who hang up
 timeout = 60  # without a sign of life from a worker's main thread, not from a request: those have their own deadlines
 graceful_timeout = round(settings.grace) or 1
@@ -28,6 +51,7 @@ accesslog = None  # the door writes its own line
 limit_request_line = 4094
 limit_request_fields = 64
 forwarded_allow_ips = "127.0.0.1,::1"
+forwarder_headers = ""  # nobody, not even a proxy, says by a header which path was asked for
 logger_class = observe.ServerLog  # its lines look like ours
 observe.configure(settings.log_level, settings.log_format)
 observe.adopt_logging(settings.log_level)
