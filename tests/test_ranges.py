@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 
 import pytest
 
-from imgproxy.web.ranges import Part, Unsatisfiable, asked_range
+from imgproxy.errors import StoreLied
+from imgproxy.web.ranges import Part, Unsatisfiable, Whole, asked_range
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,27 @@ def test_a_range_that_cannot_be_served_is_refused(header: str) -> None:
 def test_no_range_of_nothing_can_be_served() -> None:
     with pytest.raises(Unsatisfiable):
         asked_range("bytes=0-", 0)
+
+
+def test_a_part_of_what_was_cut_is_no_part() -> None:
+    part = Part(io.BytesIO(b"0123"), 5)
+    assert part.read(10) == b"0123"
+    with pytest.raises(StoreLied):
+        part.read(10)
+
+
+def test_a_whole_is_sent_by_its_descriptor_and_tells_at_its_end_if_it_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    whole, cut = (Whole(path.open("rb"), 10) for _ in range(2))
+    assert os.fstat(whole.fileno()).st_size == 10
+    assert whole.read(4) == b"0123"
+    whole.close()
+    os.truncate(path, 9)
+    with pytest.raises(StoreLied):
+        cut.close()
+    with pytest.raises(ValueError, match="closed"):
+        cut.fileno()
 
 
 def test_a_part_ends_where_it_should() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -143,6 +145,40 @@ def test_a_range_of_what_has_changed_is_not_served(server: Server, hash: str) ->
     assert server.get(f"/{hash}.png", Range="bytes=0-9", If_Range=whole.headers["etag"]).status == 206
     other = server.get(f"/{hash}.png", Range="bytes=0-9", If_Range='"other"')
     assert (other.status, other.body) == (200, whole.body)
+
+
+def test_a_range_is_for_get_alone(server: Server, hash: str) -> None:
+    head = server.get(f"/{hash}.png", "HEAD", Range="bytes=0-9")
+    assert (head.status, head.headers["content-length"]) == (200, str(len(png(400, 200))))
+    assert server.get(f"/{hash}.png", "HEAD", Range="bytes=999999-").status == 200
+
+
+@pytest.mark.parametrize("range", ["", "Range: bytes=10-\r\n"], ids=["whole", "part"])
+def test_what_is_cut_while_it_is_sent_ends_the_connection(server: Server, range: str) -> None:
+    size = 30_000_000
+    hash = stored(server, png(1, 1) + os.urandom(size))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
+        sock.sendall(f"GET /{hash}.png HTTP/1.1\r\nHost: x\r\n{range}\r\n".encode())
+        received = len(sock.recv(1000))
+        os.truncate(next((server.data / "store" / "base").rglob(hash)), 1000)
+        sock.sendall(f"GET /{hash}-9x9.png HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionResetError):
+            while data := sock.recv(65536):
+                received += len(data)
+                assert b"HTTP/1.1" not in data
+    assert received < size
+
+
+@pytest.mark.parametrize(("method", "headers"), [("GET", {"Range": "bytes=999999-"}), ("POST", {}), ("TRACE", {})])
+def test_what_one_request_has_done_wrong_is_stored_for_nobody_else(server: Server, hash: str, method: str, headers: dict[str, str]) -> None:
+    answer = server.get(f"/{hash}.png", method, **headers)
+    assert answer.status in (405, 416)
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_head_is_answered_wherever_get_is(server: Server, path: str) -> None:
+    assert server.get(path, "HEAD").status == server.get(path).status == 200
 
 
 @pytest.mark.parametrize("wanted", ["bytes=999999-", "bytes=0-1,3-4"])

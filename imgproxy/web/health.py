@@ -70,6 +70,8 @@ class Figures:
         resp.data, resp.content_type = observe.exposition()
         resp.set_header("Cache-Control", "no-store")
 
+    on_head = on_get
+
 
 class Told:
     """What a responder tells the diary."""

@@ -1,7 +1,8 @@
 """From exception to status: the one table, and how a refusal looks on the wire.
 
 Every refusal is `application/problem+json` with `title`, `status` and `detail`, and `at` where a place in the text helps. Errors carry
-short cache lives: what is missing may come, what is down comes back. A 500 is always a bug, and is logged with its trace.
+short cache lives: what is missing may come, what is down comes back; what one request alone has done wrong is not stored at all. A 500 is
+always a bug, and is logged with its trace.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def on_http_error(req: falcon.Request, resp: Response, error: falcon.HTTPError, 
     """Answer what falcon itself refuses, in the same form."""
     for name, value in dict(error.headers or {}).items():
         resp.set_header(name, value)
-    problem = Problem(falcon.code_to_http_status(error.status), error.title or "Refused", 10)
+    # Not to be stored: it is about the method or the headers of one request, and a cache would tell it to all who ask for this target.
+    problem = Problem(falcon.code_to_http_status(error.status), error.title or "Refused", 0)
     body = {"type": "about:blank", "title": problem.title, "status": int(problem.status[:3]), "detail": error.description or problem.title}
     resp.context.error = type(error).__name__
     _answer(resp, problem, body)

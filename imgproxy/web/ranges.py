@@ -1,9 +1,16 @@
-"""Single byte ranges (RFC 9110, section 14): what part of a picture a client asked for."""
+"""Single byte ranges (RFC 9110, section 14): what part of a picture a client asked for; and parts and wholes on their way out.
+
+What was promised in `Content-Length` and cannot be delivered ends the connection: on one that is kept, the next answer would be taken
+for the rest of this one.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import BinaryIO
+
+from imgproxy.errors import StoreLied
 
 _ONE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.IGNORECASE)
 _MANY = re.compile(r"bytes=[0-9, \t-]*,[0-9, \t-]*", re.IGNORECASE)
@@ -33,6 +40,22 @@ def asked_range(header: str, size: int) -> tuple[int, int] | None:
     return start, end - start + 1
 
 
+class Whole:
+    """All `size` bytes of a file, for a server to send by its descriptor; closes the file."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self.read = file.read
+        self.fileno = file.fileno
+
+    def close(self) -> None:
+        """Close the file, and raise `StoreLied` if it was cut while it was sent."""
+        with self._file:
+            if os.fstat(self._file.fileno()).st_size < self._size:
+                raise StoreLied("the file was cut while it was sent")
+
+
 class Part:
     """`count` bytes of a file from where it stands, as a file; closes the file."""
 
@@ -41,8 +64,10 @@ class Part:
         self._left = count
 
     def read(self, size: int = -1) -> bytes:
-        """Read like any file, up to the end of the part."""
+        """Read like any file, up to the end of the part; raise `StoreLied` if the file ends before it."""
         data = self._file.read(self._left if size < 0 else min(size, self._left))
+        if self._left and size and not data:
+            raise StoreLied("the file was cut while it was sent")
         self._left -= len(data)
         return data
 

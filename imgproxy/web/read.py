@@ -24,7 +24,7 @@ from imgproxy.picture import EDITION_TIME, MEDIA_TYPES, etag
 from imgproxy.security import Keyring, Policy
 from imgproxy.web.health import Checks, Diary, Figures, Health, Ready, Response
 from imgproxy.web.problems import on_error, on_http_error, on_surprise
-from imgproxy.web.ranges import Part, Unsatisfiable, asked_range
+from imgproxy.web.ranges import Part, Unsatisfiable, Whole, asked_range
 
 ROUTES = (
     ("/<name>", "an image: an original (`<hash>.<type>`) or a rendition (`<hash>-<size>...<format>`)"),
@@ -159,7 +159,7 @@ class Pictures:
         else:
             if start:
                 image.file.seek(start)
-            resp.stream = image.file if part is None else Part(image.file, count)  # type: ignore[assignment]
+            resp.stream = Whole(image.file, count) if part is None else Part(image.file, count)  # type: ignore[assignment]
 
 
 def _kind(name: Name) -> str:
@@ -198,7 +198,7 @@ def _cache_control(expires: int | None) -> str:
 
 def _part(req: falcon.Request, image: Image, tag: str) -> tuple[int, int] | None:
     header = req.env.get("HTTP_RANGE")
-    if header is None or req.env.get("HTTP_IF_RANGE", tag) not in (tag, _LAST_MODIFIED):
+    if header is None or req.method != "GET" or req.env.get("HTTP_IF_RANGE", tag) not in (tag, _LAST_MODIFIED):
         return None
     return asked_range(header, image.size)
 
