@@ -19,6 +19,7 @@ from imgproxy.meta.journal import Header, Line, lines
 from imgproxy.meta.record import Record, from_state
 from imgproxy.meta.sessions import drop
 from imgproxy.meta.staging import Change, stage
+from imgproxy.meta.tokens import marks_of
 
 KEPT_SECONDS = 900.0
 """For so long after a commit a search that began before it may be read on."""
@@ -44,7 +45,6 @@ _TABLES = (
 )
 _ROW = "md5, phash, domain, dkey, width, height, bytes"
 _STEPS = (
-    "INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM records WHERE id IN replaced ORDER BY id",
     """
     INSERT INTO arriving
     SELECT s.number, s.second, coalesce(r.seq, (:n << 24) + row_number() OVER (ORDER BY s.number)), iif(r.id >> 24 = s.second, r.id, NULL)
@@ -59,10 +59,9 @@ _STEPS = (
     """,
     "DELETE FROM records WHERE id IN replaced",
     f"""
-    INSERT INTO records (id, hash, since, seq, {_ROW}, marks, text, state)
-    SELECT p.id, hash, :n, p.seq, {_ROW}, marks, text, state FROM placed p CROSS JOIN staged ON number = p.staged ORDER BY p.id
+    INSERT INTO records (id, hash, since, seq, {_ROW}, text, state)
+    SELECT p.id, hash, :n, p.seq, {_ROW}, text, state FROM placed p CROSS JOIN staged ON number = p.staged ORDER BY p.id
     """,
-    "INSERT INTO words (rowid, text) SELECT id, text FROM placed CROSS JOIN staged ON number = placed.staged ORDER BY id",
 )
 _KEEP = f"""
     INSERT INTO past (id, hash, since, until, seq, {_ROW}, text, state)
@@ -77,8 +76,8 @@ def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
     for statement in _TABLES:
         db.execute(statement)
     db.execute("INSERT INTO replaced SELECT r.id FROM staged s CROSS JOIN records r ON r.hash = s.hash WHERE s.session = :key", steps)
-    counts = _marks(db, "SELECT marks FROM staged WHERE session = :key AND state IS NOT NULL", steps)
-    counts.subtract(_marks(db, "SELECT marks FROM records WHERE id IN replaced", steps))
+    counts = _marks(db, "SELECT text FROM staged WHERE session = :key AND state IS NOT NULL", steps)
+    counts.subtract(_marks(db, "SELECT text FROM records WHERE id IN replaced", steps))
     _keep(db, header.n)
     _gather(db, header.changes)
     for statement in _STEPS:
@@ -135,7 +134,7 @@ def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Cou
     rows = db.execute(statement, steps)
     while some := rows.fetchmany(_ROWS):
         found[""] += len(some)
-        found.update(chain.from_iterable(marks.split(" ") for (marks,) in some))
+        found.update(chain.from_iterable(marks_of(text) for (text,) in some))
     return Counter({mark: number for mark, number in found.items() if mark[1:2] in ("", "t", "y", "o")})
 
 

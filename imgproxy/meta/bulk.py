@@ -49,10 +49,11 @@ def known(database: Database, session: Session, hashes: Iterable[str]) -> set[st
     with database.reading() as db:
         while keys := [binary(hash) for hash in islice(left, _ASKED)]:
             marks = ", ".join("?" * len(keys))
-            statement = (
-                f"SELECT hash FROM records WHERE hash IN ({marks}) UNION SELECT hash FROM staged WHERE session = ? AND hash IN ({marks})"
-            )
-            found.update(hash.hex() for (hash,) in db.execute(statement, (*keys, session.key, *keys)))
+            for statement, values in (
+                (f"SELECT hash FROM records WHERE hash IN ({marks})", keys),
+                (f"SELECT hash FROM staged WHERE session = ? AND hash IN ({marks})", [session.key, *keys]),
+            ):
+                found.update(hash.hex() for (hash,) in db.execute(statement, values))
     return found
 
 

@@ -68,7 +68,8 @@ def _exposure(exif: Mapping[str, str]) -> dict[str, Any]:
 def _number(text: str) -> float | None:
     match = _RATIONAL.fullmatch(text.strip())
     if match is not None:
-        return round(int(match[1]) / int(match[2]), 2) if int(match[2]) else None
+        above, below = float(match[1]), float(match[2])
+        return round(above / below, 2) if below else None
     return float(text) if re.fullmatch("[0-9]{1,12}", text.strip()) else None
 
 
@@ -79,11 +80,11 @@ def _place(exif: Mapping[str, str]) -> dict[str, float]:
 
 
 def _degrees(exif: Mapping[str, str], tag: str, negative: str, most: int) -> float | None:
-    parts = [_number(part) for part in exif.get(tag, "").split()]
-    if len(parts) != 3 or None in parts:
+    """Degrees, minutes and seconds as one number."""
+    parts = _RATIONAL.findall(exif.get(tag, ""))
+    if len(parts) != 3 or len(exif[tag].split()) != 3 or any(int(below) == 0 for _, below in parts):
         return None
-    exact = _RATIONAL.findall(exif[tag])
-    degrees = sum(int(above) / int(below) / 60**power for power, (above, below) in enumerate(exact))
+    degrees = sum(int(above) / int(below) / 60.0**power for power, (above, below) in enumerate(parts))
     if degrees > most:
         return None
     return round(-degrees if exif.get(f"{tag}Ref", "").strip().upper() == negative else degrees, 5)

@@ -74,6 +74,7 @@ class Record:
 _ORDER = tuple(entry.name for entry in fields(Record))
 _NOTHING: dict[str, Any] = {name: {} if name in ("user", "image") else () if name == "tags" else "" for name in _ORDER[5:-1]}
 _REQUIRED = _ORDER[:5]
+_OPTIONAL = tuple(_NOTHING)
 
 
 def read(value: object) -> Record:
@@ -105,8 +106,11 @@ def loads(data: bytes) -> object:
 
 def state(record: Record) -> str:
     """The record as JSON text, without its hash and version; equal records have equal texts."""
-    said = {name: value for name, nothing in _NOTHING.items() if (value := getattr(record, name)) != nothing}
-    said["type"], said["width"], said["height"], said["bytes"] = record.type, record.width, record.height, record.bytes
+    said = {"type": record.type, "width": record.width, "height": record.height, "bytes": record.bytes}
+    for name in _OPTIONAL:
+        value = getattr(record, name)
+        if value:
+            said[name] = value
     return jsontext.written(said)
 
 

@@ -29,7 +29,7 @@ Progress = Callable[[str, int], object]
 _COMMITS = "SELECT n, hash, session, author, message, time, changes FROM commits ORDER BY n"
 _COUNTS = "SELECT mark, number FROM counts ORDER BY mark"
 _RECORDS = """
-    SELECT hash, id, since, seq, md5, phash, domain, dkey, width, height, bytes, marks, text, state FROM records ORDER BY hash
+    SELECT hash, id, since, seq, md5, phash, domain, dkey, width, height, bytes, text, state FROM records ORDER BY hash
 """
 _TOLD = 100
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from imgproxy.errors import BadRecord
 from imgproxy.meta.record import Record, state
-from imgproxy.meta.tokens import marks, searchable
+from imgproxy.meta.tokens import searchable
 
 _HASH = re.compile("[0-9a-f]{64}")
 _YEAR_ONE = date(1, 1, 1).toordinal()
@@ -27,11 +27,12 @@ class Change(NamedTuple):
     based_on: int | None = None
 
 
-_COLUMNS = "second, md5, phash, domain, dkey, width, height, bytes, marks, text, state"
+_COLUMNS = "second, md5, phash, domain, dkey, width, height, bytes, text, state"
 _NAMES = _COLUMNS.split(", ")
+_VALUES = ", ".join(f"?{place}" for place in range(4, 4 + len(_NAMES)))
 _STAGE = f"""
     INSERT INTO staged (session, hash, based_on, {_COLUMNS})
-    VALUES (?1, ?2, coalesce(?3, (SELECT since FROM records WHERE hash = ?2), 0), {", ".join(f"?{place}" for place in range(4, 15))})
+    VALUES (?1, ?2, coalesce(?3, (SELECT since FROM records WHERE hash = ?2), 0), {_VALUES})
     ON CONFLICT (session, hash) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _NAMES)}
 """
 _NOTHING = (None,) * len(_NAMES)
@@ -75,7 +76,6 @@ def _rows(session: int, changes: Iterable[Change]) -> Iterator[tuple[object, ...
 
 
 def _columns(record: Record) -> tuple[object, ...]:
-    found = marks(record)
     return (
         second(record.taken_at or record.added_at),
         bytes.fromhex(record.md5) or None,
@@ -85,7 +85,6 @@ def _columns(record: Record) -> tuple[object, ...]:
         record.width,
         record.height,
         record.bytes,
-        " ".join(found),
-        searchable(record, found),
+        searchable(record),
         state(record),
     )

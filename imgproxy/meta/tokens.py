@@ -82,24 +82,34 @@ def domain_mark(domain: str) -> str:
 
 def marks(record: Record) -> list[str]:
     """Every mark that a record has, each once."""
+    sizes = record.width.bit_length(), record.height.bit_length(), record.bytes.bit_length()
     shape = "landscape" if record.width > record.height else "portrait" if record.width < record.height else "square"
-    sizes = zip("whb", (record.width, record.height, record.bytes), strict=True)
-    found = [*dict.fromkeys(map(tag_mark, record.tags)), type_mark(record.type), orientation_mark(shape)]
-    found += [f"_{side}_{size.bit_length()}" for side, size in sizes]
-    if record.domain:
-        found.append(domain_mark(record.domain))
-    return found
+    found = dict.fromkeys(map(tag_mark, record.tags))
+    return [*found, *_fact_marks(record.type, shape, sizes, record.domain)]
 
 
-def searchable(record: Record, found: list[str]) -> str:
-    """All that a search compares of a record, whose marks are known: one text of tokens between spaces."""
-    words = tokens(record.title)
-    words.append("_")
-    words += tokens(record.description)
+@lru_cache(maxsize=4_096)
+def _fact_marks(type: str, shape: str, sizes: tuple[int, int, int], domain: str) -> tuple[str, ...]:
+    found = (type_mark(type), orientation_mark(shape), *(f"_{side}_{bits}" for side, bits in zip("whb", sizes, strict=True)))
+    return (*found, domain_mark(domain)) if domain else found
+
+
+def searchable(record: Record) -> str:
+    """All that a search compares of a record: one text of tokens between spaces, its marks last."""
+    words = [*tokens(record.title), "_", *tokens(record.description)]
     for tag in record.tags:
-        words.append("_")
-        words += tokens(tag)
-    return f" {' '.join(words)} _ {' '.join(found)} "
+        words += _tag_tokens(tag)
+    return f" {' '.join(words)} _ {' '.join(marks(record))} "
+
+
+@lru_cache(maxsize=16_384)
+def _tag_tokens(tag: str) -> list[str]:
+    return ["_", *tokens(tag)]
+
+
+def marks_of(text: str) -> list[str]:
+    """The marks in a text that `searchable` made."""
+    return text[text.rindex(" _ ") + 3 : -1].split(" ")
 
 
 def _safe(text: str) -> str:

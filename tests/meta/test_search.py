@@ -18,7 +18,7 @@ from imgproxy.meta.repository import Words
 from imgproxy.meta.search import Page
 from imgproxy.meta.sessions import Session
 from imgproxy.meta.staging import Change, second
-from imgproxy.meta.tokens import marks, searchable
+from imgproxy.meta.tokens import searchable
 from tests.meta.making import Place, commit, hash_of, live, record
 
 
@@ -364,7 +364,7 @@ SAID = st.fixed_dictionaries(
 
 def fits(one: Record, asked: Query) -> bool:
     """What it means to be found, said once more without an index."""
-    text = searchable(one, marks(one))
+    text = searchable(one)
     for needle in query.needles(asked):
         if not any((f" {part}" if needle.open else f" {part} ") in text for part in needle.texts):
             return False

@@ -61,5 +61,13 @@ def test_a_tag_is_one_token_and_can_be_read_back(tag: str) -> None:
 
 def test_no_phrase_reaches_from_one_field_into_the_next() -> None:
     one = record(1, title="red", description="sun", tags=("sea",))
-    text = tokens.searchable(one, tokens.marks(one))
+    text = tokens.searchable(one)
     assert " red _ sun _ sea _ " in text
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.lists(st.text(min_size=1, max_size=9).filter(str.strip), max_size=3)
+)
+def test_the_marks_are_read_back_from_the_text(title: str, tags: list[str]) -> None:
+    one = record(1, title=title, description=f"{title} _ {title}", tags=tuple(tags))
+    assert tokens.marks_of(tokens.searchable(one)) == tokens.marks(one)

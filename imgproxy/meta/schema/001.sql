@@ -25,8 +25,7 @@ CREATE TABLE records (
     width INTEGER NOT NULL,
     height INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
-    marks TEXT NOT NULL,            -- tags, type, orientation, classes of size; see tokens.py
-    text TEXT NOT NULL,             -- all words and marks; what the full-text index holds
+    text TEXT NOT NULL,             -- all words, and the marks of tags, type, orientation and sizes; see tokens.py
     state TEXT NOT NULL             -- the record as JSON, without hash and version
 ) STRICT;
 CREATE INDEX records_by_md5 ON records (md5) WHERE md5 IS NOT NULL;
@@ -42,6 +41,12 @@ CREATE INDEX records_by_band_3 ON records (phash >> 48 & 65535) WHERE phash IS N
 CREATE VIRTUAL TABLE words USING fts5 (
     text, content = 'records', content_rowid = 'id', columnsize = 0, tokenize = "ascii tokenchars '_'", prefix = '2'
 );
+CREATE TRIGGER words_come AFTER INSERT ON records BEGIN
+    INSERT INTO words (rowid, text) VALUES (new.id, new.text);
+END;
+CREATE TRIGGER words_go AFTER DELETE ON records BEGIN
+    INSERT INTO words (words, rowid, text) VALUES ('delete', old.id, old.text);
+END;
 
 -- How many live records have a mark; the empty mark counts all.
 CREATE TABLE counts (mark TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -93,7 +98,6 @@ CREATE TABLE staged (
     width INTEGER,
     height INTEGER,
     bytes INTEGER,
-    marks TEXT,
     text TEXT,
     state TEXT,
     UNIQUE (session, hash)
