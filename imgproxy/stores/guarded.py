@@ -1,8 +1,11 @@
 """A remote store that is known to be down costs its callers nothing: a breaker, and a deadline for what is read.
 
 While the store answers, nothing changes. After some `StoreDown` in a row it is *known to be down*: every call fails at once, but for
-one in a while that is let through to see whether it is back. What it raises then counts like any other: it is an answer, or one more
-failure. So a store that is back is found within the pause, as soon as somebody asks for something; `check` will do.
+one in a while that is let through to see whether it is back. It has the store checked first, and what is raised then counts like any
+other: it is an answer, or one more failure. So a store that is back is found within the pause, as soon as somebody asks for something.
+
+A store of which a part is away cannot say that it has no such object, and says so quickly. Whoever asks for what is not there would then
+shut out everybody else. So a quick failure does not open the breaker while the store's `check` is good.
 
 A probe that hangs does not hold up the next one for more than `_HANGING` seconds.
 """
@@ -23,6 +26,7 @@ T = TypeVar("T")
 
 _BLOCK = 2**18
 _HANGING = 3.0
+_QUICK = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Guarded:
     def __init__(self, store: Store, guard: Guard | None = None) -> None:
         self._store = store
         self._guard = guard or Guard()
-        self._breaker = _Breaker(self._guard)
+        self._breaker = _Breaker(self._guard, store.check)
 
     @property
     def down(self) -> bool:
@@ -96,8 +100,9 @@ class Guarded:
 class _Breaker:
     """Counts failures in a row, and lets one caller at a time through once there were enough."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, check: Callable[[], None]) -> None:
         self._guard = guard
+        self._check = check
         self._lock = threading.Lock()
         self._failures = 0
         self._probe_at = 0.0
@@ -109,11 +114,15 @@ class _Breaker:
 
     def watch(self, call: Callable[[], T]) -> T:
         """Return what `call` returns, and learn from it; or fail at once."""
-        self._enter()
+        vouched = self._let_in()
+        began = time.monotonic()
         try:
             answer = call()
         except StoreDown as error:
-            self.failed(error)
+            if time.monotonic() < began + _QUICK and (vouched or self._vouched()):
+                self._answered()
+            else:
+                self.failed(error)
             raise
         except StoreTrouble:
             self._answered()
@@ -140,14 +149,34 @@ class _Breaker:
         with self._lock:
             self._probe_at = min(self._probe_at, time.monotonic())
 
-    def _enter(self) -> None:
+    def _let_in(self) -> bool:
+        """Whether this is a probe, for which the store has vouched; a call that may not be made fails."""
         if not self.open:
-            return
+            return False
         with self._lock:
             now = time.monotonic()
             if self._failures and now < self._probe_at:
                 raise StoreDown(self._why)
             self._probe_at = now + _HANGING
+        try:
+            self._check()
+        except StoreDown as error:
+            self.failed(error)
+            raise
+        except BaseException:
+            self._undecided()
+            raise
+        return True
+
+    def _vouched(self) -> bool:
+        """Whether the store is well as a whole; asked when one failure more would open the breaker."""
+        if self.open or self._failures + 1 < self._guard.failures:
+            return False
+        try:
+            self._check()
+        except StoreTrouble:
+            return False
+        return True
 
 
 class _Watched(io.RawIOBase):

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from imgproxy.errors import StoreDown, StoreLied
-from imgproxy.stores import Blob, Item
+from imgproxy.stores import Blob, Item, guarded
 from imgproxy.stores.guarded import Guard, Guarded
 from imgproxy.stores.memory import MemoryStore
 from imgproxy.stores.swift import Container, Patience, Swift, SwiftStore
@@ -137,6 +137,8 @@ def test_a_store_that_is_back_is_found_by_itself(remote: SwiftStore, cutter: Cut
 class Probed(MemoryStore):
     """A store in memory that fails, or hangs, as it is told."""
 
+    well = False
+
     def __init__(self) -> None:
         super().__init__()
         self.trouble: BaseException | None = None
@@ -150,6 +152,16 @@ class Probed(MemoryStore):
         if self.trouble is not None:
             raise self.trouble
         return super().head(key, fresh=fresh)
+
+    def check(self) -> None:
+        if not self.well:
+            self.head("k")
+
+
+class PartlyAway(Probed):
+    """A store that is well as a whole, whatever it says of an object."""
+
+    well = True
 
 
 @pytest.mark.parametrize("trouble", [StoreLied("nonsense"), ValueError("not a key"), KeyboardInterrupt()], ids=repr)
@@ -175,6 +187,36 @@ def test_a_probe_that_ends_in_something_else_lets_the_next_one_see() -> None:
         store.head("k")
     probed.trouble = None
     assert store.head("k") is None
+    assert not store.down
+
+
+def test_quick_failures_of_a_store_that_is_well_as_a_whole_shut_out_nobody() -> None:
+    probed = PartlyAway()
+    store = Guarded(probed, Guard(failures=2, pause=60))
+    probed.trouble = StoreDown("a server is away")
+    fail(store, 20)
+    assert not store.down
+    assert probed.asked == 20
+
+
+def test_slow_failures_count_however_well_the_store_says_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "_QUICK", 0.0)
+    probed = PartlyAway()
+    store = Guarded(probed, Guard(failures=2, pause=60))
+    probed.trouble = StoreDown("took too long")
+    fail(store, 2)
+    assert store.down
+
+
+def test_a_store_that_is_back_in_part_lets_everybody_in_again() -> None:
+    probed = Probed()
+    store = Guarded(probed, Guard(failures=1, pause=0.01))
+    probed.trouble = StoreDown("down")
+    fail(store, 1)
+    assert store.down
+    probed.well = True
+    time.sleep(0.02)
+    fail(store, 1)
     assert not store.down
 
 
