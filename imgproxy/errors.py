@@ -24,6 +24,7 @@
     |-- WordsLost        the local database is damaged or gone; starting again restores it
     `-- StoreTrouble
         |-- StoreDown    the store cannot say (down, slow); absence is never claimed
+        |   |-- BrokenOff       it was handing something over, and stopped
         |   `-- StoreRefused    it would not let us in, and will not until somebody changes a setting or a permission
         |-- StoreLied    the store answered, but not with what was stored
         |   `-- Rotten   an original whose bytes are not those of its name
@@ -121,6 +122,10 @@ class StoreTrouble(Error):
 
 class StoreDown(StoreTrouble):
     """The store cannot say: it is down, slow, or refused us."""
+
+
+class BrokenOff(StoreDown):
+    """The store stopped in the middle of what it was handing over."""
 
 
 class StoreRefused(StoreDown):

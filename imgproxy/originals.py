@@ -4,8 +4,8 @@ A store may be near (its files are files of this machine) or far. A near origina
 process meets it first and again whenever its inode says that it was written to. A far original is copied to a local tier, hashed on the
 way, and never visible there before its hash was right; libvips reads from that copy, whatever its size.
 
-An original that does not match its name is asked for once more, past stale and rotten copies. What is rotten then, too, is marked, and
-refused unread until the mark lapses or the original is put again: to put it heals it.
+An original that does not match its name, or breaks off, is asked for once more, past stale and rotten copies. What is rotten then, too, is
+marked, and refused unread until the mark lapses or the original is put again: to put it heals it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from imgproxy.errors import Missing, Rotten, StoreFull, StoreLied
+from imgproxy.errors import BrokenOff, Missing, Rotten, StoreDown, StoreFull, StoreLied, StoreRefused, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.quarantine import Quarantine
 from imgproxy.stores import Blob, Item, Store
 
 _CHUNK = 1 << 20
 _REMEMBERED = 65_536
+_SOON = 5.0
+"""A store that took longer than so many seconds to fail is not asked again."""
 
 
 class Checked:
-    """A file that is read once, and raises `Rotten` at its end if its SHA-256 is not the one it should be."""
+    """A file that is read once, and raises `Rotten` at its end if its SHA-256 is not the one it should be, `BrokenOff` before it."""
 
     def __init__(self, file: BinaryIO, hash: str) -> None:
         self._file = file
@@ -38,7 +41,10 @@ class Checked:
 
     def read(self, size: int = -1) -> bytes:
         """Read like any file; the last, empty read is the verdict."""
-        data = self._file.read(_CHUNK if size < 0 else size)
+        try:
+            data = self._file.read(_CHUNK if size < 0 else size)
+        except StoreDown as error:
+            raise BrokenOff(str(error)) from error
         if data:
             self._sum.update(data)
         elif self._sum.hexdigest() != self._hash:
@@ -71,16 +77,31 @@ class Originals:
         return self._twice(hash, lambda fresh: self._checked(hash, fresh))
 
     def put(self, hash: str, file: BinaryIO, type: str, note: dict[str, str]) -> bool:
-        """Keep an original whose hash is known; False if it was there already, and not rotten."""
-        rotten = self._quarantine.holds(hash)
-        new = self._store.put(hash, file, type=type, note=note, create=not rotten)
-        if rotten:
-            self._quarantine.lift(hash)
-        return new
+        """Keep an original whose hash is known; False if it was there already, and not rotten.
+
+        A store of which a part is away may be able to take an original, but not to say that it has none: putting the same bytes again
+        does no harm, so they are put.
+        """
+        began, start = time.monotonic(), file.tell()
+        if not self._quarantine.holds(hash):
+            try:
+                return self._store.put(hash, file, type=type, note=note, create=True)
+            except StoreDown as error:
+                if isinstance(error, StoreRefused) or time.monotonic() > began + _SOON:
+                    raise
+            file.seek(start)
+        self._store.put(hash, file, type=type, note=note)
+        self._quarantine.lift(hash)
+        return True
 
     def head(self, hash: str) -> Item | None:
         """What the store says of an original, or None."""
         return self._store.head(hash)
+
+    def forget(self, hash: str) -> None:
+        """Remove an original from this node alone."""
+        if self._copies is not None:
+            self._copies.delete(hash)
 
     def remove(self, hash: str) -> bool:
         """Remove an original from the store and from this node; False if the store had none."""
@@ -91,12 +112,18 @@ class Originals:
         return was_there
 
     def _twice(self, hash: str, ask: Callable[[bool], Blob]) -> Blob:
-        """What `ask` gives, plainly or past stale and rotten copies; rotten both times, or gone with its last copy, is marked."""
+        """What `ask` gives, if need be past stale and rotten copies; what is rotten twice, or gone with its last copy, is marked."""
         if self._quarantine.holds(hash):
             raise Rotten("the original does not match its name, and was not asked for again")
+        began = time.monotonic()
+        first: StoreTrouble
         try:
             return ask(False)
         except StoreLied as error:
+            first = error
+        except BrokenOff as error:
+            if time.monotonic() > began + _SOON:
+                raise
             first = error
         try:
             return ask(True)

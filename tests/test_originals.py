@@ -8,12 +8,12 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pytest
 
 from imgproxy import errors
-from imgproxy.errors import Missing, StoreFull, StoreLied
+from imgproxy.errors import Missing, StoreDown, StoreFull, StoreLied
 from imgproxy.flights import Flights
 from imgproxy.originals import Checked, Originals
 from imgproxy.quarantine import Quarantine
@@ -171,6 +171,68 @@ def test_to_put_a_rotten_original_again_heals_it(tmp_path: Path) -> None:
     assert these.put(HASH, io.BytesIO(DATA), "image/png", {})
     assert content(these.open(HASH, soon())) == DATA
     assert not these.put(HASH, io.BytesIO(DATA), "image/png", {})
+
+
+class Breaking(Rotten):
+    """A store that breaks off in the middle of what it hands over, so many times."""
+
+    times = 1
+
+    def get(self, key: str, *, fresh: bool = False) -> Blob | None:
+        blob = super().get(key, fresh=fresh)
+        assert blob is not None
+        return Blob(blob.item, cast("BinaryIO", Short(DATA[: len(DATA) // 2]))) if len(self.asked) <= self.times else blob
+
+
+class Short(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if not data:
+            raise StoreDown("broke off")
+        return data
+
+
+def test_what_breaks_off_is_asked_for_once_more(tmp_path: Path) -> None:
+    store = Breaking(DATA, DATA)
+    copies = FsStore(tmp_path / "copies")
+    assert content(originals(tmp_path, store, copies).open(HASH, soon())) == DATA
+    assert store.asked == [False, True]
+
+
+def test_what_breaks_off_twice_is_not_kept_and_not_rotten(tmp_path: Path) -> None:
+    store = Breaking(DATA, DATA, DATA)
+    store.times = 2
+    copies = FsStore(tmp_path / "copies")
+    with pytest.raises(errors.BrokenOff):
+        originals(tmp_path, store, copies).open(HASH, soon())
+    assert list(copies.list()) == []
+    assert content(originals(tmp_path, store, copies).open(HASH, soon())) == DATA
+
+
+class Unsure(MemoryStore):
+    """It has room, and cannot say what it has."""
+
+    error: type[StoreDown] = StoreDown
+
+    def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
+        if create:
+            source.read(10)
+            raise self.error("cannot say")
+        return super().put(key, source, type=type, note=note)
+
+
+def test_a_store_that_cannot_say_what_it_has_is_given_an_original_all_the_same(tmp_path: Path) -> None:
+    these = originals(tmp_path, Unsure(), MemoryStore())
+    assert these.put(HASH, io.BytesIO(DATA), "image/png", {})
+    assert content(these.open(HASH, soon())) == DATA
+
+
+def test_a_store_that_refuses_us_is_not_asked_twice(tmp_path: Path) -> None:
+    store = Unsure()
+    store.error = errors.StoreRefused
+    with pytest.raises(errors.StoreRefused):
+        originals(tmp_path, store).put(HASH, io.BytesIO(DATA), "image/png", {})
+    assert list(store.list()) == []
 
 
 def test_a_rotten_original_that_was_removed_is_missing(tmp_path: Path) -> None:
