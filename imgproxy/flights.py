@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imgproxy.errors import Busy, Error
@@ -76,7 +76,8 @@ class Flights:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # whatever has become of the directory, the lock goes with its descriptor
+                path.unlink()
             os.close(held)
 
 

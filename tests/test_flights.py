@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,14 @@ def test_different_keys_do_not_wait_for_each_other(tmp_path: Path) -> None:
     flights = Flights(tmp_path)
     with flights.alone("one", soon()), flights.alone("two", soon(0.0)):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_lock_is_let_go_of_whatever_has_become_of_its_directory(tmp_path: Path) -> None:
+    flights, before = Flights(tmp_path / "run"), len(list(Path("/proc/self/fd").iterdir()))
+    with flights.alone("key", soon()):
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "run").touch()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_without_a_place_for_lock_files_work_goes_on(tmp_path: Path) -> None:
