@@ -313,6 +313,15 @@ def test_many_clients_at_once_make_one_picture(server: Server) -> None:
     assert len({answer.body for answer in answers}) == 1
 
 
+def test_the_one_origin_that_may_read_is_told_to_everybody_and_so_varies_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path / "var", IMG_CORS="https://example.org") as server:
+        (name,) = server.put(written(tmp_path / "a.png", png(40, 40)))
+        for origin in ("https://example.org", "https://example.com"):
+            answer = server.get(f"/{name}", Origin=origin)
+            assert answer.headers["access-control-allow-origin"] == "https://example.org"
+            assert "vary" not in answer.headers
+
+
 def test_a_preflight_is_answered(server: Server, hash: str) -> None:
     answer = server.get(f"/{hash}-100x100.jpg", "OPTIONS", Origin="https://example.org", Access_Control_Request_Method="GET")
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, "*")

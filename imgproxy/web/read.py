@@ -74,8 +74,6 @@ class Pictures:
         ]
         if manner.cors:
             self._headers.append(("Access-Control-Allow-Origin", manner.cors))
-        if manner.cors not in ("", "*"):
-            self._headers.append(("Vary", "Origin"))
 
     def __call__(self, req: falcon.Request, resp: Response, **_params: str) -> None:
         """Answer one request for a picture."""
