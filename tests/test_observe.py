@@ -170,6 +170,19 @@ warnings.warn("careful")
     assert (warned["logger"], warned["level"]) == ("py.warnings", "warning")
 
 
+def test_what_comes_after_a_request_does_not_carry_its_id() -> None:
+    code = """
+import logging
+observe.adopt_logging("info")
+observe.begin("r3")
+observe.event("during")
+observe.record(observe.Answer("GET", "/", 200))
+logging.getLogger("other").info("another client spoke nonsense")
+"""
+    ids = {str(line["event"]): line.get("request") for line in lines(code)}
+    assert ids == {"during": "r3", "answered": "r3", "another client spoke nonsense": None}
+
+
 def test_a_log_that_cannot_be_written_fails_no_request() -> None:
     with Path("/dev/full").open("wb") as full:
         code = 'from imgproxy import observe\nobserve.record(observe.Answer("GET", "/", 200))\nprint("alive")'

@@ -44,7 +44,7 @@ _SANE_ID = re.compile("[A-Za-z0-9._-]{1,64}")
 
 
 def begin(incoming: str | None = None) -> str:
-    """Begin a request: its id is the incoming one, if that is sane, else a new one; every line until the next `begin` carries it."""
+    """Begin a request: its id is the incoming one, if that is sane, else a new one; every line until its `record` carries it."""
     request = incoming if incoming is not None and _SANE_ID.fullmatch(incoming) else _new_id()
     log.request.set(request)
     return request
@@ -65,8 +65,9 @@ os.register_at_fork(after_in_child=_begin_life)
 
 
 def record(answer: Answer) -> None:
-    """Write down once what became of a request, within a moment: a line in the log, and the figures."""
+    """Write down once what became of a request, within a moment: a line in the log, and the figures. What comes after has no id."""
     _journal.add((time.time(), log.request.get(), answer))
+    log.request.set("")
 
 
 def flush() -> None:
