@@ -5,6 +5,7 @@ started by exec. Our settings (`conf/imgproxy.toml`, `IMG_...`) decide; gunicorn
 """
 
 import os
+import re
 import resource
 
 from imgproxy import observe, wiring
@@ -58,8 +59,8 @@ observe.adopt_logging(settings.log_level)
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]
-    """Figures of an earlier life are swept away before there is any worker."""
-    observe.sweep(settings.data / "run" / "figures")
+    """Figures of an earlier life are swept away before there is any worker; not those of a server that listens elsewhere."""
+    observe.sweep(settings.data / "run" / "figures" / re.sub("[^A-Za-z0-9.]", "-", ",".join(settings.bind))[:200])
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]

@@ -60,6 +60,21 @@ print(runpy.run_path({str(CONFIGURATION)!r})["worker_connections"])
     assert int(done.stdout) in connections
 
 
+def test_two_servers_over_one_directory_keep_figures_of_their_own(server: Server) -> None:
+    def refusals(of: Server) -> float:
+        lines = of.get("/metrics").body.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith('imgproxy_refusals_total{error="BadName"}'))
+
+    server.get("/nothing")
+    counted = refusals(server)
+    with serving(server.data) as other:
+        assert refusals(other) == 0
+        server.get("/nothing")
+        assert refusals(server) == counted + 1
+        assert refusals(other) == 0
+    assert refusals(server) == counted + 1
+
+
 @pytest.mark.parametrize("header", ["SCRIPT_NAME: /elsewhere", "PATH_INFO: /healthz"])
 def test_no_header_says_which_path_was_asked_for(server: Server, header: str) -> None:
     (name,) = server.put(written(server.data / "a.png", png(40, 40)))
