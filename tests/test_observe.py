@@ -170,6 +170,26 @@ warnings.warn("careful")
     assert (warned["logger"], warned["level"]) == ("py.warnings", "warning")
 
 
+@pytest.mark.parametrize("text", ["a", '"', "\\", "\u00ff", "\u20ac"])
+def test_no_line_is_longer_than_a_pipe_takes_whole(text: str) -> None:
+    code = f"""
+observe.begin("long")
+try:
+    raise ValueError({text!r} * 9000)
+except ValueError as error:
+    observe.surprised(error, path="/short")
+observe.record(observe.Answer("GET", "/begin" + {text!r} * 4000 + "end", 404))
+"""
+    written = run("from imgproxy import observe\nobserve.configure('info', 'json')\n" + code).stderr.splitlines(keepends=True)
+    assert len(written) == 2
+    assert all(len(line) <= 4096 for line in written)
+    surprised, answered = (json.loads(line) for line in written)
+    assert answered["target"].startswith("/begin")
+    assert answered["target"].endswith("end")
+    assert (answered["status"], surprised["path"], surprised["request"]) == (404, "/short", "long")
+    assert surprised["trace"].startswith("Traceback")
+
+
 def test_what_comes_after_a_request_does_not_carry_its_id() -> None:
     code = """
 import logging

@@ -1,6 +1,7 @@
 """The log: a line an event, to standard error, as JSON or as text.
 
-A log that cannot be written loses lines, never requests. Text from strangers is always quoted: one event is one line.
+A log that cannot be written loses lines, never requests. Text from strangers is always quoted: one event is one line. A line of JSON is
+never longer than a pipe takes in one piece, so that several processes may write into one: a text that is too long loses its middle.
 """
 
 from __future__ import annotations
@@ -127,7 +128,17 @@ def _stamped(level: str, words: Mapping[str, object]) -> dict[str, object]:
 
 
 def _as_json(line: dict[str, object]) -> bytes:
-    return _json(line).encode() + b"\n"
+    text, keep = _json(line), _WHOLE // 2
+    while len(text) >= _WHOLE and keep:
+        text, keep = _json({word: _ends(value, keep) for word, value in line.items()}), keep // 2
+    return text.encode() + b"\n"
+
+
+def _ends(value: object, keep: int) -> object:
+    """A text without its middle, if it is longer than `keep`: of a target the beginning tells most, of a trace the end."""
+    if not isinstance(value, str) or len(value) <= keep:
+        return value
+    return f"{value[: keep // 4]} [...] {value[-keep // 2 :]}"
 
 
 def _as_text(line: dict[str, object]) -> bytes:
