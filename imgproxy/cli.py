@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imgproxy.commands import COMMANDS, desk
 from imgproxy.errors import BadName, Error, StoreDown, StoreRefused
 from imgproxy.grammar import OPTIONS, SYNTAX, Derived, parse
 from imgproxy.security import Keyring
@@ -44,6 +45,10 @@ def main() -> None:
     """An image repository whose read side is nothing but names."""
 
 
+for _command in COMMANDS:
+    main.add_command(_command)
+
+
 @main.command()
 @click.option("--try", "samples", multiple=True, type=_FILE, help="Put this picture first; may be repeated.")
 def serve(samples: tuple[Path, ...]) -> None:
@@ -63,15 +68,16 @@ def serve(samples: tuple[Path, ...]) -> None:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=_FILE)
-def put(files: tuple[Path, ...]) -> None:
-    """Keep FILES as originals; print the base name of each."""
+@click.option("--session", default="", help="The id or name of the session for their records; the default session if none is named.")
+def put(files: tuple[Path, ...], session: str) -> None:
+    """Keep FILES as originals, with a record each in a session; print the base name of each."""
     failed = False
-    _prepare()
-    with _images() as images:
+    with desk() as opened:
+        found = opened.words.sessions.find(session)
         for path in _progress(files, "putting"):
             try:
                 with path.open("rb") as file:
-                    click.echo(str(images.add(file).name))
+                    click.echo(str(opened.uploads.keep(file, found, {}).added.name))
             except Error as error:
                 failed = True
                 click.echo(f"{path}: {error}", err=True)

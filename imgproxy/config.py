@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     derived: Literal["auto", "behind", "before", "off"] = "auto"
     derived_waiting: Size = 64 * 2**20
     copies: Size = 10 * 2**30
+    snapshot_every: AtLeastOne = 200
 
     policy: Literal["any", "listed", "signed"] = "any"
     originals: Literal["public", "signed", "private"] = "public"

@@ -22,7 +22,7 @@ from imgproxy.cache import Cache, Recipe
 from imgproxy.errors import Missing, NotAnImage, TooMuch
 from imgproxy.grammar import Base, Derived, Name
 from imgproxy.originals import Originals, rewind
-from imgproxy.picture import HEAD, MEDIA_TYPES, Facts, Mark, Stamp, sniff
+from imgproxy.picture import HEAD, MEDIA_TYPES, Facts, Mark, Stamp, Study, sniff
 
 _CHUNK = 1 << 20
 
@@ -35,6 +35,9 @@ class Renderer(Protocol):
 
     def probe(self, source: BinaryIO, patience: float) -> Facts:
         """What the header of `source` says."""
+
+    def study(self, source: BinaryIO, patience: float) -> Study:
+        """What a look at `source` finds."""
 
 
 class Image(NamedTuple):
@@ -95,6 +98,20 @@ class Images:
         with self._originals.open(hash, deadline) as blob:
             return self._renderer.probe(blob.file, self._patience.seconds)
 
+    def study(self, hash: str) -> Study:
+        """What a look at an original finds."""
+        deadline = time.monotonic() + self._patience.seconds
+        with self._originals.open(hash, deadline) as blob:
+            return self._renderer.study(blob.file, self._patience.seconds)
+
+    def known(self, hash: str) -> Added:
+        """What `add` said of an original that is there."""
+        deadline = time.monotonic() + self._patience.seconds
+        with self._originals.open(hash, deadline) as blob:
+            _, md5, size = _sums(blob.file, self._patience.file_bytes)
+            facts = self._renderer.probe(blob.file, self._patience.seconds)
+        return Added(Base(hash, facts.type), facts, md5, size, new=False)
+
     def add(self, file: BinaryIO) -> Added:
         """Keep an original, all of `file` from its beginning; it must be an image that could be rendered."""
         hash, md5, size = _sums(file, self._patience.file_bytes)
@@ -109,6 +126,11 @@ class Images:
         was_there = self._originals.remove(hash)
         self._cache.forget(f"{hash}-")
         return was_there
+
+    def forget(self, hash: str) -> None:
+        """Let this node forget an original that is gone, and all that was made of it."""
+        self._originals.forget(hash)
+        self._cache.forget(f"{hash}-")
 
     def _original(self, name: Base, deadline: float) -> Image:
         blob = self._originals.open(name.hash, deadline)

@@ -7,7 +7,9 @@ store is imported when the settings name one, so that nobody needs what he does 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,10 @@ from imgproxy.config import Settings
 from imgproxy.errors import BadSettings, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.images import Images, Patience
+from imgproxy.meta.absent import absent_from
+from imgproxy.meta.repository import Originals as WordsOriginals
+from imgproxy.meta.repository import Terms, Words, open_words
+from imgproxy.meta.restoring import Progress, quiet
 from imgproxy.originals import Originals
 from imgproxy.picture import EDITION
 from imgproxy.pool import Pool, PoolPlan
@@ -30,6 +36,7 @@ from imgproxy.stores.disk import DiskTier
 from imgproxy.stores.fs import FsStore
 from imgproxy.stores.guarded import Guarded
 from imgproxy.stores.memory import MemoryStore
+from imgproxy.uploads import Uploads
 from imgproxy.web.health import Check, Checks
 from imgproxy.web.read import Guards, Manner
 
@@ -55,11 +62,37 @@ class House:
         """Make the containers that are missing and may be made; returns warnings, raises `BadSettings` for what cannot be used."""
         return [warning for prepare in self.preparing for warning in prepare()]
 
+    @property
+    def base(self) -> Store:
+        """Where the originals are."""
+        return self.stores[0]
+
     def close(self) -> None:
         """Write what still waits, and let go of stores and renderers."""
         for store in self.stores:
             store.close()
         self.pool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The house, and the words of its repository."""
+
+    house: House
+    words: Words
+    uploads: Uploads
+    meta: Store
+
+    def step_down(self) -> None:
+        """Let the next writer in, now, instead of when the lease lapses; not while another process of this node is writing."""
+        with suppress(StoreTrouble), self.words.chain.alone():
+            self.words.lease.release()
+
+    def close(self) -> None:
+        """Close all there is."""
+        self.words.close()
+        self.meta.close()
+        self.house.close()
 
 
 def settings_of(environ: Mapping[str, str]) -> Settings:
@@ -69,11 +102,31 @@ def settings_of(environ: Mapping[str, str]) -> Settings:
 
 def build(settings: Settings, environ: Mapping[str, str]) -> House:
     """The house that these settings describe; `environ` is where the stores' own variables are."""
+    return _house(settings, _Shelves(settings, environ))
+
+
+def furnish(settings: Settings, environ: Mapping[str, str], progress: Progress = quiet) -> Desk:
+    """The house with its words, for whoever writes; `progress` hears of a restore, should the database have to be had from the store."""
+    shelves = _Shelves(settings, environ)
+    house = _house(settings, shelves)
+    meta = shelves.store("meta")
+    for prepare in shelves.preparing:
+        prepare()
+    originals = WordsOriginals(absent_from(house.base), house.images.remove, house.images.forget)
+    terms = Terms(
+        holder=f"{socket.gethostname()}:{settings.data}",
+        settle_seconds=1.0 if shelves.far else 0.02,  # a rival's word is on this disk at once, or somewhere in a cluster soon
+        snapshot_every=settings.snapshot_every,
+    )
+    words = open_words(settings.data / "words", meta, originals, terms, progress=progress)
+    return Desk(house, words, Uploads(house.images, words), meta)
+
+
+def _house(settings: Settings, shelves: _Shelves) -> House:
     run = settings.data / "run"
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
     pool = Pool(run, settings.limits, _plan(settings))
     flights = Flights(run / "flights")
-    shelves = _Shelves(settings, environ)
     base = shelves.store("base")
     tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived()
     cache = Cache(tiers, flights, max(1, int(settings.threads * _WAITING_SHARE)))
@@ -85,6 +138,11 @@ def build(settings: Settings, environ: Mapping[str, str]) -> House:
     checks |= {tier.word: Check(tier.store.check, needed=False) for tier in tiers}
     stores = (base, *(tier.store for tier in tiers))
     return House(images, guards_of(settings), checks, manner, pool, stores, tuple(shelves.preparing))
+
+
+def derived_of(house: House) -> Store | None:
+    """The farthest tier, if there is one: where sync looks for renditions that have no original."""
+    return house.stores[-1] if "derived" in house.checks else None
 
 
 def guards_of(settings: Settings) -> Guards:
@@ -109,7 +167,7 @@ class _Shelves:
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._shelf = settings.store
-        self._far = self._shelf.scheme != "fs"
+        self.far = self._shelf.scheme != "fs"
         self.preparing: list[Preparing] = []
         makers = {"fs": self._files, "swift": self._swift}
         try:
@@ -121,11 +179,11 @@ class _Shelves:
     def store(self, container: str) -> Store:
         """The store of one container; one on the network stands behind a breaker."""
         store = self._make(container)
-        return Guarded(store) if self._far else store
+        return Guarded(store) if self.far else store
 
     def copies(self) -> Store | None:
         """Where originals of a far store are kept near: out of sight, whatever the tier publishes."""
-        if not self._far:
+        if not self.far:
             return None
         hidden = self._settings.data / "copies"
         hidden.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -135,14 +193,14 @@ class _Shelves:
         """The farthest tier, if there is to be one."""
         how = self._settings.derived
         if how == "auto":
-            how = "behind" if self._far else "off"
+            how = "behind" if self.far else "off"
         if how == "off":
             return []
         tier: Store = DerivedTier(self.store("derived"), EDITION)
         return [Tier("derived", Behind(tier, self._settings.derived_waiting, _lost) if how == "behind" else tier)]
 
     def _files(self, _environ: Mapping[str, str]) -> Callable[[str], Store]:
-        return lambda container: FsStore(Path(self._shelf.path) / container)
+        return lambda container: FsStore(Path(self._shelf.path) / container, fanned=container != "meta")
 
     def _swift(self, environ: Mapping[str, str]) -> Callable[[str], Store]:
         from imgproxy.stores.swift import Container, Swift, SwiftStore, account_from

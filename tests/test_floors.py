@@ -41,11 +41,12 @@ FLOORS = {
     "web": 7,
     "wiring": 7,
     "cli": 8,
+    "commands": 8,
     "wsgi": 8,
 }
 """Every file of the house, or the package it is in. A file imports from lower floors, and from its own package."""
 
-SAME_FLOOR = {("pool", "render"), ("pool", "vips"), ("render", "vips"), ("wiring", "web")}
+SAME_FLOOR = {("cli", "commands"), ("pool", "render"), ("pool", "vips"), ("render", "vips"), ("wiring", "web")}
 """The child processes of the pool run the renderer; its parts are a package of their own; the wiring knows every class, the doors' too."""
 
 ONLY_FOR = {"config": {"wiring", "cli", "wsgi"}, "observe": {"web", "wiring", "cli", "wsgi"}}
@@ -53,7 +54,7 @@ ONLY_FOR = {"config": {"wiring", "cli", "wsgi"}, "observe": {"web", "wiring", "c
 
 HOMES = {
     "backports": {"meta.packed"},
-    "click": {"cli"},
+    "click": {"cli", "commands"},
     "compression": {"meta.packed"},
     "diskcache": {"stores.disk"},
     "falcon": {"web"},

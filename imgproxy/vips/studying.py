@@ -14,7 +14,10 @@ from imgproxy.vips.opening import Original
 _TAGS = {
     "exif-ifd0": ("Make", "Model", "DateTime", "Artist", "Copyright", "ImageDescription"),
     "exif-ifd2": tuple(
-        "DateTimeOriginal DateTimeDigitized LensModel ExposureTime FNumber ISOSpeedRatings PhotographicSensitivity FocalLength".split()
+        (
+            "DateTimeOriginal DateTimeDigitized OffsetTimeOriginal OffsetTimeDigitized OffsetTime"
+            " LensModel ExposureTime FNumber ISOSpeedRatings FocalLength"
+        ).split()
     ),
     "exif-ifd3": ("GPSLatitude", "GPSLatitudeRef", "GPSLongitude", "GPSLongitudeRef", "GPSAltitude", "GPSAltitudeRef"),
 }

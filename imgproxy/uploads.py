@@ -1,0 +1,64 @@
+"""An upload: an original into the store, and what is known of it into a session. Where the two wings of the house meet.
+
+The original is there before anything is said of it, and nobody sees what is said before it is committed. Without a commit the original
+stays, and sync finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import BinaryIO, NamedTuple
+
+from imgproxy.images import Added, Images
+from imgproxy.meta import exif
+from imgproxy.meta.record import Record, edited
+from imgproxy.meta.repository import Words
+from imgproxy.meta.sessions import Session
+from imgproxy.picture import Study
+
+
+class Uploaded(NamedTuple):
+    """What became of an upload, and its record as its session shows it."""
+
+    added: Added
+    record: Record
+
+
+class Uploads:
+    """Puts originals into a repository, with words."""
+
+    def __init__(self, images: Images, words: Words) -> None:
+        self._images = images
+        self._words = words
+
+    def keep(self, file: BinaryIO, session: Session, said: Mapping[str, object]) -> Uploaded:
+        """Keep an original, and give it a record in a session, with what people say of it; one that has a record keeps it."""
+        added = self._images.add(file)
+        known = self._words.sessions.read(added.name.hash, session)
+        if known is not None:
+            return Uploaded(added, self._words.sessions.edit(session, known.hash, said) if said else known)
+        record = edited(described(added, self._images.study(added.name.hash)), said)
+        self._words.sessions.put(session, record)
+        return Uploaded(added, record)
+
+    def described(self, hash: str) -> Record:
+        """The record of an original that is in the store and has none."""
+        return described(self._images.known(hash), self._images.study(hash))
+
+
+def described(added: Added, study: Study) -> Record:
+    """All that the program finds out by itself."""
+    shot = exif.read(study.exif)
+    return Record(
+        hash=added.name.hash,
+        type=added.name.type,
+        width=added.facts.width,
+        height=added.facts.height,
+        bytes=added.size,
+        md5=added.md5,
+        phash=study.phash,
+        added_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        taken_at=shot.taken_at,
+        image=shot.image,
+    )

@@ -1,0 +1,250 @@
+"""The words by the command line: what a newcomer types, one story after the other, each command a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from imgproxy.stores.fs import FsStore
+from tests.plain import png, written
+from tests.serving import COMMAND, environment, serving
+
+
+class Typist:
+    """Types commands, over a directory of its own."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.home = home
+        self.env = environment(home / "var", **settings)
+
+    def run(self, *words: str, fails: bool = False) -> str:
+        done = subprocess.run([COMMAND, *words], env=self.env, cwd=self.home, capture_output=True, text=True, timeout=100, check=False)
+        assert (done.returncode != 0) == fails, (words, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done.stderr if fails else done.stdout
+
+    def lines(self, *words: str) -> list[list[str]]:
+        return [line.split("\t") for line in self.run(*words).splitlines()]
+
+    def put(self, seed: int, *more: str) -> str:
+        path = written(self.home / f"{seed}.png", png(60, 40, seed))
+        return self.run("put", str(path), *more).strip().removesuffix(".png")
+
+
+@pytest.fixture
+def typist(tmp_path: Path) -> Typist:
+    return Typist(tmp_path)
+
+
+def test_what_is_said_is_found_after_the_commit_and_not_before(typist: Typist) -> None:
+    hash = typist.put(1)
+    typist.run("set", hash, "title=A red square", "tags=red,square", "user.rating=5", "taken_at=2024-05-17")
+    assert typist.run("search", "red") == ""
+    assert typist.run("search", "red", "--session", "default").split() == [hash]
+    assert typist.run("commit", "-m", "First words", "--author", "me") == "1\n"
+    assert typist.run("search", "red").split() == [hash]
+    assert typist.run("search", "squ*", "--tag", "red", "--from", "2024-05-01", "--to", "2024-05-31").split() == [hash]
+    assert typist.run("search", "--from", "2024-06-01") == ""
+    record = json.loads(typist.run("search", "red", "--json"))
+    assert (record["title"], record["tags"], record["user"], record["width"], record["version"]) == (
+        "A red square",
+        ["red", "square"],
+        {"rating": 5},
+        60,
+        1,
+    )
+    ((number, _, author, changes, message),) = typist.lines("log")
+    assert (number, author, changes, message) == ("1", "me", "1", "First words")
+
+
+def test_a_session_is_opened_compared_committed_or_discarded(typist: Typist) -> None:
+    hash = typist.put(1)
+    typist.run("commit")
+    one, other = typist.run("session", "open", "one").strip(), typist.run("session", "open", "other").strip()
+    assert typist.run("session", "open", "one").strip() == one
+    typist.run("set", hash, "title=One", "--session", "one")
+    typist.run("set", hash, "title=Other", "--session", other)
+    assert [row[:2] for row in typist.lines("session", "list")] == [[one, "one"], [other, "other"]]
+    ((word, told, changes),) = typist.lines("session", "diff", "one")
+    assert (word, told, json.loads(changes)) == ("changed", hash, {"title": "One"})
+    assert typist.run("session", "commit", "one", "-m", "of one") == "2\n"
+    assert hash in typist.run("session", "commit", "other", fails=True)
+    typist.run("session", "discard", "other")
+    assert typist.run("session", "list") == ""
+    assert json.loads(typist.run("search", "--json"))["title"] == "One"
+    assert "other" in typist.run("set", hash, "title=x", "--session", "other", fails=True)
+
+
+def test_a_commit_can_be_gone_back_on(typist: Typist) -> None:
+    hash = typist.put(1)
+    typist.run("commit")
+    typist.run("set", hash, "title=Wrong")
+    typist.run("commit")
+    assert typist.run("revert", "2", "--author", "me") == "3\n"
+    assert json.loads(typist.run("search", "--json"))["title"] == ""
+    assert [row[0] for row in typist.lines("log", "--of", hash)] == ["3", "2", "1"]
+
+
+def test_a_removed_image_is_gone_with_its_commit(typist: Typist) -> None:
+    hash = typist.put(1)
+    typist.run("commit")
+    typist.run("get", f"{hash}-10x10.png", "-o", "small.png")
+    typist.run("remove", hash)
+    typist.run("get", f"{hash}.png", "-o", "whole.png")
+    typist.run("commit")
+    assert "no original" in typist.run("get", f"{hash}.png", "-o", "gone.png", fails=True)
+    assert "no original" in typist.run("get", f"{hash}-10x10.png", "-o", "gone.png", fails=True)
+    assert typist.run("search") == ""
+
+
+def test_the_loss_of_the_local_disk_loses_nothing_that_was_answered(typist: Typist) -> None:
+    hashes = [typist.put(seed) for seed in range(3)]
+    typist.run("commit")
+    typist.run("set", hashes[0], "title=Kept")
+    typist.run("commit")
+    assert typist.run("snapshot") == "2\n"
+    typist.run("set", hashes[1], "title=Kept too")
+    typist.run("commit")
+    shutil.rmtree(typist.home / "var" / "words")
+    assert typist.run("restore").strip() == "restored to commit 3"
+    assert sorted(typist.run("search", "kept").split()) == sorted(hashes[:2])
+    assert typist.run("restore", "--check").startswith("equal\t3 records at commit 3")
+
+
+def test_a_damaged_snapshot_is_fallen_back_over_and_told(typist: Typist) -> None:
+    hash = typist.put(1)
+    typist.run("commit")
+    typist.run("snapshot")
+    snapshot = next((typist.home / "var" / "store" / "meta" / "snapshots").iterdir())
+    content = bytearray(snapshot.read_bytes())
+    content[len(content) // 2] ^= 1
+    snapshot.write_bytes(content)
+    assert typist.lines("restore", "--check") == [["broken", "snapshot 1"], ["equal", "1 records at commit 1"]]
+    shutil.rmtree(typist.home / "var" / "words")
+    assert typist.run("search").split() == [hash]
+
+
+def test_a_damaged_database_is_moved_aside_and_restored_and_told(typist: Typist) -> None:
+    hash = typist.put(1)
+    typist.run("commit")
+    database = typist.home / "var" / "words" / "words.db"
+    for beside in database.parent.glob("words.db-*"):
+        beside.unlink()
+    database.write_bytes(b"no database at all" * 1000)
+    done = subprocess.run([COMMAND, "search"], env=typist.env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == [hash]
+    assert "damaged" in done.stderr
+
+
+def test_sync_finds_what_is_lost_and_what_is_stray_and_mends_it(typist: Typist) -> None:
+    kept, lost, stray = (typist.put(seed) for seed in (1, 2, 3))
+    typist.run("session", "discard")
+    for seed in (1, 2):
+        typist.put(seed)
+    typist.run("commit")
+    base = FsStore(typist.home / "var" / "store" / "base")
+    base.delete(lost)
+    done = subprocess.run([COMMAND, "sync", "--grace", "0"], env=typist.env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert sorted(line.split("\t") for line in done.stdout.splitlines()) == sorted([["lost", lost], ["stray", stray]])
+    typist.run("sync", "--grace", "0", "--repair")
+    assert typist.run("sync", "--grace", "0") == ""
+    assert sorted(typist.run("search").split()) == sorted([kept, stray])
+
+
+def test_verify_puts_away_what_has_rotted(typist: Typist) -> None:
+    good, rotten = typist.put(1), typist.put(2)
+    typist.run("commit")
+    path = typist.home / "var" / "store" / "base" / rotten[:2] / rotten[2:4] / rotten
+    path.write_bytes(path.read_bytes()[:-1])
+    done = subprocess.run([COMMAND, "verify", "--pace", "0"], env=typist.env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, f"quarantined\t{rotten}\n")
+    assert typist.run("verify", "--pace", "0") == ""
+    typist.run("get", f"{good}.png", "-o", "good.png")
+
+
+def test_a_folder_is_imported_in_one_commit_and_once(typist: Typist) -> None:
+    folder = typist.home / "album"
+    (folder / "below").mkdir(parents=True)
+    for seed, name in ((1, "a.png"), (2, "below/b.PNG"), (1, "again.png")):
+        written(folder / name, png(60, 40, seed))
+    written(folder / "notes.txt", b"no picture")
+    words = [row[0] for row in typist.lines("import", str(folder), "-m", "Album")]
+    assert sorted(words) == ["duplicate", "new", "new"]
+    assert [(row[0], row[3], row[4]) for row in typist.lines("log")] == [("1", "2", "Album")]
+    assert {row[0] for row in typist.lines("import", str(folder))} == {"duplicate"}
+    assert len(typist.lines("log")) == 1
+    written(folder / "broken.png", png(60, 40, 9)[:100])
+    assert "1 refused" in typist.run("import", str(folder), fails=True)
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("width=5", "width"),
+        ("nonsense=5", "nonsense"),
+        ("taken_at=yesterday", "taken_at"),
+        ("title=" + "x" * 2000, "title"),
+        ("domain=shop", "dkey"),
+    ],
+)
+def test_what_is_wrong_with_a_word_names_the_field_and_changes_nothing(typist: Typist, pair: str, said: str) -> None:
+    hash = typist.put(1)
+    typist.run("commit")
+    assert said in typist.run("set", hash, pair, fails=True)
+    assert typist.run("session", "diff") == ""
+
+
+def test_pictures_are_served_without_any_words(tmp_path: Path) -> None:
+    with serving(tmp_path / "var") as server:
+        (name,) = server.put(written(tmp_path / "a.png", png(60, 40)))
+        hash = name.removesuffix(".png")
+        assert server.get(f"/{hash}-20x.png").status == 200
+        shutil.rmtree(tmp_path / "var" / "words")
+        assert server.get(f"/{hash}-20x.png").status == 200
+        assert server.get(f"/{hash}-21x.png").status == 200
+        assert server.get("/readyz").status == 200
+
+
+def test_commands_at_once_take_turns(typist: Typist) -> None:
+    hashes = [typist.put(seed) for seed in range(4)]
+    typist.run("commit")
+
+    def say(number: int) -> None:
+        typist.run("session", "open", f"s{number}")
+        typist.run("set", hashes[number], f"title=Number {number}", "--session", f"s{number}")
+        typist.run("session", "commit", f"s{number}")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(say, range(4)))
+    assert [row[0] for row in typist.lines("log")] == ["5", "4", "3", "2", "1"]
+    assert len(typist.run("search", "number").split()) == 4
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> tuple[Typist, Typist]:
+    """Two nodes with disks of their own, over one store."""
+    store = f"fs://{tmp_path}/store"
+    nodes = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        nodes.append(Typist(tmp_path / name, IMG_STORE=store))
+    return nodes[0], nodes[1]
+
+
+def test_another_node_writes_on_where_the_first_left_off(shared: tuple[Typist, Typist]) -> None:
+    one, two = shared
+    hash = one.put(1)
+    one.run("set", hash, "title=By one")
+    assert one.run("commit") == "1\n"
+    assert two.run("search", "one").split() == [hash]
+    two.run("set", hash, "title=By two")
+    assert two.run("commit") == "2\n"
+    one.run("set", hash, "description=and one again")
+    assert one.run("commit") == "3\n"
+    assert json.loads(two.run("search", "--json"))["description"] == "and one again"
