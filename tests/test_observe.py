@@ -343,6 +343,38 @@ def test_a_process_that_leaves_garbage_hurts_neither_who_buries_it_nor_who_asks(
         stopped(alive)
 
 
+def test_a_process_that_begins_after_its_directory_was_removed_makes_it_anew(node: Path) -> None:
+    code = """
+import os, shutil, sys
+from imgproxy import observe
+observe.worker_gone(1)
+shutil.rmtree(sys.argv[1])
+observe.record(observe.Answer("GET", "/", 200, "disk"))
+sys.stdout.buffer.write(observe.exposition()[0])
+"""
+    (node / "counter_1.db").write_bytes(bytes(64))
+    shown = run(code, str(node), PROMETHEUS_MULTIPROC_DIR=str(node)).stdout
+    assert figure(shown, 'imgproxy_answers_total{origin="disk",status="200"}') == 1
+
+
+def test_what_cannot_be_counted_stops_neither_the_log_nor_what_follows(node: Path) -> None:
+    code = """
+import shutil, sys, time
+from prometheus_client import Counter
+from imgproxy import observe
+from imgproxy.observe import figures
+figures.of_this_process()
+shutil.rmtree(sys.argv[1])
+for number in range(3):
+    observe.record(observe.Answer("GET", f"/{number}", 200, "disk"))
+    time.sleep(0.3)
+"""
+    told = run(code, str(node), PROMETHEUS_MULTIPROC_DIR=str(node)).stderr
+    events = [json.loads(line) for line in told.splitlines() if line.startswith(b"{")]
+    assert [line["target"] for line in events if line["event"] == "answered"] == ["/0", "/1", "/2"]
+    assert [line["error"] for line in events if line["event"] == "surprised"].count("FileNotFoundError") >= 2
+
+
 def test_a_process_whose_directory_was_removed_shows_its_own_figures(node: Path) -> None:
     code = """
 import shutil, sys

@@ -76,8 +76,8 @@ def flush() -> None:
 
 
 def _write(entries: list[_Entry]) -> None:
-    figures.of_this_process().count(answer for _, _, answer in entries)
     log.lines(_words(*entry) for entry in entries)
+    figures.of_this_process().count(answer for _, _, answer in entries)
 
 
 def _words(at: float, request: str, answer: Answer) -> dict[str, object]:

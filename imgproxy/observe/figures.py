@@ -151,6 +151,7 @@ def _take_place(whose: int | str) -> None:
     if not directory:
         return
     try:
+        Path(directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # it may have been removed under a server that goes on
         for kind in _KINDS:
             with (Path(directory) / f"{kind}_{whose}.db").open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, _ROOM)

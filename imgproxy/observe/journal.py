@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from imgproxy.observe import log
+
 Entry = TypeVar("Entry")
 
 MOMENT = 0.05
@@ -66,4 +68,7 @@ class Journal(Generic[Entry]):
             self._waiting.wait()
             time.sleep(MOMENT)
             self._waiting.clear()
-            self.flush()
+            try:
+                self.flush()
+            except Exception as error:  # what follows is still to be written
+                log.surprised(error)
