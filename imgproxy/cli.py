@@ -155,7 +155,11 @@ def sign(name: str, expires: int | None) -> None:
     if not settings.keys:
         raise click.ClickException("no keys are set: IMG_KEYS (or keys in the settings file) wants one in hex, of 16 bytes or more")
     until = None if expires is None else int(time.time()) + expires
-    click.echo(Keyring(settings.keys).sign(str(parse(name)), until))
+    text = str(parse(name))
+    try:
+        click.echo(Keyring(settings.keys).sign(text, until))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--expires") from error
 
 
 @main.command("config")

@@ -119,6 +119,14 @@ def test_sign_prints_a_path_and_says_until_when(tmp_path: Path) -> None:
     assert time.time() < int(short[3]) <= time.time() + 61
 
 
+@pytest.mark.parametrize("seconds", ["99999999999999", "-9999999999"])
+def test_sign_says_in_words_which_moments_there_are(tmp_path: Path, seconds: str) -> None:
+    done = run(tmp_path, "sign", f"{HASH}.jpg", "--expires", seconds, settings={"IMG_KEYS": "00" * 16}.items())
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"ten or eleven digits" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_config_prints_every_setting_and_hides_secrets(tmp_path: Path) -> None:
     done = run(tmp_path, "config", settings={"IMG_KEYS": "ab" * 16, "IMG_CORZ": "x"}.items())
     text = done.stdout.decode()
