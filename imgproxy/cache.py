@@ -14,7 +14,8 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,10 +80,16 @@ class Cache:
         found = self.find(recipe.key)
         if found is not None:
             return found
+        with self.waiting():
+            return self._awaited(recipe)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A place in the waiting room while the block runs; raise `Busy` if there is none."""
         if not self._places.acquire(blocking=False):
             raise Busy("too many are waiting for pictures to be made")
         try:
-            return self._awaited(recipe)
+            yield
         finally:
             self._places.release()
 

@@ -133,7 +133,10 @@ class Images:
         self._cache.forget(f"{hash}-")
 
     def _original(self, name: Base, deadline: float) -> Image:
-        blob = self._originals.open(name.hash, deadline)
+        blob = self._originals.at_once(name.hash)
+        if blob is None:
+            with self._cache.waiting():
+                blob = self._originals.open(name.hash, deadline)
         head = blob.file.read(HEAD)
         rewind(blob.file)
         if sniff(head) != name.type:

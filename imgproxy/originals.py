@@ -24,6 +24,7 @@ from imgproxy.errors import BrokenOff, Missing, Rotten, StoreDown, StoreFull, St
 from imgproxy.flights import Flights
 from imgproxy.quarantine import Quarantine
 from imgproxy.stores import Blob, Item, Store
+from imgproxy.stores.files import spoken
 
 _CHUNK = 1 << 20
 _REMEMBERED = 65_536
@@ -42,7 +43,8 @@ class Checked:
     def read(self, size: int = -1) -> bytes:
         """Read like any file; the last, empty read is the verdict."""
         try:
-            data = self._file.read(_CHUNK if size < 0 else size)
+            with spoken():
+                data = self._file.read(_CHUNK if size < 0 else size)
         except StoreDown as error:
             raise BrokenOff(str(error)) from error
         if data:
@@ -72,9 +74,19 @@ class Originals:
     def open(self, hash: str, deadline: float) -> Blob:
         """The original of that hash as a local file at its beginning, its bytes known to be right; raise `Missing` if there is none."""
         if self._copies is not None:
-            copy = self._copies.get(hash)
+            copy = _copy(hash, self._copies)
             return copy if copy is not None else self._copied(hash, self._copies, deadline)
         return self._twice(hash, lambda fresh: self._checked(hash, fresh))
+
+    def at_once(self, hash: str) -> Blob | None:
+        """The original, if it lies on this machine and is known to be right; None if somebody would have to wait to know."""
+        if self._copies is not None:
+            return _copy(hash, self._copies)
+        blob = self._store.get(hash)
+        if blob is None or self._is_known(hash, _identity(blob.file)):
+            return blob
+        blob.close()
+        return None
 
     def put(self, hash: str, file: BinaryIO, type: str, note: dict[str, str]) -> bool:
         """Keep an original whose hash is known; False if it was there already, and not rotten.
@@ -144,9 +156,7 @@ class Originals:
         blob = self._asked(hash, fresh)
         try:
             seen = _identity(blob.file)
-            with self._lock:
-                known = seen is not None and self._right.get(hash) == seen
-            if not known:
+            if not self._is_known(hash, seen):
                 Checked(blob.file, hash).drain()
                 rewind(blob.file)
                 if seen is not None:
@@ -155,6 +165,10 @@ class Originals:
         except BaseException:
             blob.close()
             raise
+
+    def _is_known(self, hash: str, seen: tuple[int, ...] | None) -> bool:
+        with self._lock:
+            return seen is not None and self._right.get(hash) == seen
 
     def _remember(self, hash: str, seen: tuple[int, ...]) -> None:
         with self._lock:
@@ -166,21 +180,23 @@ class Originals:
     def _copied(self, hash: str, copies: Store, deadline: float) -> Blob:
         """Bring a far original near, one of all who want it."""
         with self._flights.alone(hash, deadline):
-            copy = copies.get(hash)
+            copy = _copy(hash, copies)
             return copy if copy is not None else self._twice(hash, lambda fresh: self._brought(hash, copies, fresh))
 
     def _brought(self, hash: str, copies: Store, fresh: bool) -> Blob:
         with self._asked(hash, fresh) as blob:
             try:
                 copies.put(hash, Checked(blob.file, hash), type=blob.item.type)  # type: ignore[arg-type]
-            except StoreFull:
+            except BrokenOff:
+                raise
+            except (StoreFull, StoreDown):
                 return self._spooled(hash)
-        copy = copies.get(hash)
+        copy = _copy(hash, copies)
         return copy if copy is not None else self._spooled(hash)
 
     def _spooled(self, hash: str) -> Blob:
         """The original in a nameless temporary file: for when the local tier cannot keep it."""
-        with self._asked(hash, fresh=True) as blob:
+        with self._asked(hash, fresh=True) as blob, spoken():
             file = tempfile.TemporaryFile(dir=self._spool)  # noqa: SIM115 - the caller closes it
             source = Checked(blob.file, hash)
             try:
@@ -191,6 +207,14 @@ class Originals:
                 file.close()
                 raise
             return Blob(blob.item, file)
+
+
+def _copy(hash: str, copies: Store) -> Blob | None:
+    """A copy that is near; a place for copies that is in trouble counts as empty."""
+    try:
+        return copies.get(hash)
+    except StoreTrouble:
+        return None
 
 
 def rewind(file: IO[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -257,6 +258,65 @@ def test_without_room_for_a_copy_the_original_is_read_all_the_same(tmp_path: Pat
     with originals(tmp_path, far, Full()).open(HASH, soon()) as blob:
         assert os.fstat(blob.file.fileno()).st_size == len(DATA)
         assert blob.file.read() == DATA
+
+
+@pytest.mark.parametrize("broken", ["get", "put", "both"])
+def test_copies_that_cannot_be_kept_or_had_keep_no_original_back(tmp_path: Path, broken: str) -> None:
+    far = MemoryStore()
+    far.put(HASH, io.BytesIO(DATA))
+
+    class Down(MemoryStore):
+        def get(self, key: str, *, fresh: bool = False) -> Blob | None:
+            if broken in ("get", "both"):
+                raise StoreDown("its directory is not there")
+            return super().get(key, fresh=fresh)
+
+        def put(self, *args: object, **words: object) -> bool:
+            if broken in ("put", "both"):
+                raise StoreDown("its directory is not there")
+            return super().put(*args, **words)  # type: ignore[arg-type]
+
+    assert content(originals(tmp_path, far, Down()).open(HASH, soon())) == DATA
+
+
+def test_without_room_for_anything_the_trouble_has_a_name(tmp_path: Path) -> None:
+    far = MemoryStore()
+    far.put(HASH, io.BytesIO(DATA))
+    nowhere = Quarantine(tmp_path / "quarantine", lambda _: None)
+    these = Originals(far, Rotten(None, None), Flights(tmp_path / "flights"), nowhere, tmp_path / "no" / "secret" / "place")
+    with pytest.raises(StoreDown) as trouble:
+        these.open(HASH, soon())
+    assert "secret" not in str(trouble.value)
+
+
+def test_a_disk_that_cannot_be_read_is_a_store_that_is_down(tmp_path: Path) -> None:
+    class Bad(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error", "/a/secret/path")
+
+    with pytest.raises(StoreDown) as trouble:
+        Checked(Bad(), HASH).read(10)
+    assert "secret" not in str(trouble.value)
+
+
+def test_what_is_had_at_once_is_what_nobody_waits_for(tmp_path: Path) -> None:
+    store, path = stored(tmp_path)
+    these = originals(tmp_path, store)
+    assert these.at_once(HASH) is None
+    these.open(HASH, soon()).close()
+    known = these.at_once(HASH)
+    assert known is not None
+    assert content(known) == DATA
+    path.write_bytes(DATA[::-1])
+    assert these.at_once(HASH) is None
+    far, near = MemoryStore(), MemoryStore()
+    far.put(HASH, io.BytesIO(DATA))
+    distant = originals(tmp_path, far, near)
+    assert distant.at_once(HASH) is None
+    distant.open(HASH, soon()).close()
+    copy = distant.at_once(HASH)
+    assert copy is not None
+    assert content(copy) == DATA
 
 
 def test_removing_takes_the_copy_too(tmp_path: Path) -> None:
