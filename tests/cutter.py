@@ -51,6 +51,11 @@ class Cutter:
         port: int = self._ear.getsockname()[1]
         return port
 
+    @property
+    def good(self) -> bool:
+        """Whether connections are left alone."""
+        return self._rule is None
+
     def misbehave(self, rule: Rule | None, times: int = 1_000_000) -> None:
         """Treat the next `times` connections so; those that are open are closed, so that none escapes the rule."""
         with self._lock:

@@ -1,7 +1,7 @@
 """A steady load of reads and uploads, which knows for each answer whether it is right.
 
 Everything is named by its SHA-256, so a body proves itself. What reads and uploads really do is for the test to say: calls of a store, or
-requests over HTTP. An answer is one of
+requests over HTTP; and so is what is uploaded, what is asked for of what is known, and whether a body is right. An answer is one of
 
     right     the bytes of that name
     wrong     other bytes
@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Literal
 
 Answer = Literal["right", "wrong", "absent", "failed"]
+Dice = random.Random
 Read = Callable[[str], bytes | None]
 Write = Callable[[str, bytes], None]
 
@@ -73,6 +74,20 @@ class Tally:
 HEADING = f"{'fault':44} {'requests':>8} {'failures':>8} {'wrong':>6} {'absent':>7} {'slowest':>9} {'recovery':>9}"
 
 
+def proves_itself(name: str, body: bytes) -> bool:
+    """Whether these are the bytes of that SHA-256."""
+    return hashlib.sha256(body).hexdigest() == name
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the load is about: something new to upload, what to ask for of something known, and whether that is what came."""
+
+    new: Callable[[Dice], bytes] = lambda dice: dice.randbytes(dice.choice((2_000, 40_000, 300_000)))
+    wanted: Callable[[Dice, str], str] = lambda _dice, name: name
+    right: Callable[[str, bytes], bool] = proves_itself
+
+
 @dataclass
 class Load:
     """Threads that read what is known to be there and upload what is new, while the context lasts; it may be entered again."""
@@ -82,7 +97,7 @@ class Load:
     readers: int = 6
     writers: int = 2
     pause: float = 0.005
-    sizes: tuple[int, ...] = (2_000, 40_000, 300_000)
+    subject: Subject = Subject()
     known: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
@@ -129,12 +144,12 @@ class Load:
         answers = {name: self._answer(name) for name in names}
         return {name: answer for name, answer in answers.items() if answer[0] != "right"}
 
-    def _run(self, turn: Callable[[random.Random], None], dice: random.Random) -> None:
+    def _run(self, turn: Callable[[Dice], None], dice: Dice) -> None:
         while not self._done.wait(self.pause):
             turn(dice)
 
-    def _look(self, dice: random.Random) -> None:
-        name = dice.choice(self.known)
+    def _look(self, dice: Dice) -> None:
+        name = self.subject.wanted(dice, dice.choice(self.known))
         began = time.monotonic()
         answer, why = self._answer(name)
         self.events.append(Event("read", answer, began, time.monotonic(), why))
@@ -146,10 +161,10 @@ class Load:
             return "failed", f"{type(error).__name__}: {error}"
         if body is None:
             return "absent", ""
-        return ("right" if hashlib.sha256(body).hexdigest() == name else "wrong"), ""
+        return ("right" if self.subject.right(name, body) else "wrong"), ""
 
-    def _upload(self, dice: random.Random) -> None:
-        body = dice.randbytes(dice.choice(self.sizes))
+    def _upload(self, dice: Dice) -> None:
+        body = self.subject.new(dice)
         name = hashlib.sha256(body).hexdigest()
         began = time.monotonic()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -14,13 +15,18 @@ def png(width: int, height: int, seed: int = 0) -> bytes:
     top = b"\0" + bytes(RED) * (width // 2) + bytes(GREEN) * (width - width // 2)
     bottom = b"\0" + bytes(BLUE) * (width // 2) + bytes(WHITE) * (width - width // 2)
     rows = top * (height // 2) + bottom * (height - height // 2)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-        + _chunk(b"tEXt", b"seed\0" + str(seed).encode())
-        + _chunk(b"IDAT", zlib.compress(rows, 1))
-        + _chunk(b"IEND", b"")
-    )
+    return _png(width, height, _chunk(b"tEXt", b"seed\0" + str(seed).encode()) + _chunk(b"IDAT", zlib.compress(rows, 1)))
+
+
+def noise(width: int, height: int, dice: random.Random) -> bytes:
+    """A picture that cannot be made smaller: a little more than three bytes for each pixel."""
+    rows = b"".join(b"\0" + dice.randbytes(3 * width) for _ in range(height))
+    return _png(width, height, _chunk(b"IDAT", zlib.compress(rows, 0)))
+
+
+def _png(width: int, height: int, chunks: bytes) -> bytes:
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunks + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -119,10 +119,10 @@ class _Breaker:
         try:
             answer = call()
         except StoreDown as error:
-            if time.monotonic() < began + _QUICK and (vouched or self._vouched()):
-                self._answered()
-            else:
+            if time.monotonic() > began + _QUICK:
                 self.failed(error)
+            else:
+                self._failed_at_once(error, vouched)
             raise
         except StoreTrouble:
             self._answered()
@@ -135,9 +135,23 @@ class _Breaker:
 
     def failed(self, error: StoreDown) -> None:
         with self._lock:
-            self._failures += 1
-            self._probe_at = time.monotonic() + self._guard.pause
-            self._why = str(error)
+            self._count(error)
+
+    def _failed_at_once(self, error: StoreDown, vouched: bool) -> None:
+        """Count a failure that may be about one object alone, unless it would open the breaker of a store that is well as a whole."""
+        with self._lock:
+            if not vouched and (self.open or self._failures + 1 < self._guard.failures):
+                self._count(error)
+                return
+        if vouched or self._is_well():
+            self._answered()
+        else:
+            self.failed(error)
+
+    def _count(self, error: StoreDown) -> None:
+        self._failures += 1
+        self._probe_at = time.monotonic() + self._guard.pause
+        self._why = str(error)
 
     def _answered(self) -> None:
         if self._failures:
@@ -168,10 +182,7 @@ class _Breaker:
             raise
         return True
 
-    def _vouched(self) -> bool:
-        """Whether the store is well as a whole; asked when one failure more would open the breaker."""
-        if self.open or self._failures + 1 < self._guard.failures:
-            return False
+    def _is_well(self) -> bool:
         try:
             self._check()
         except StoreTrouble:

@@ -199,6 +199,16 @@ def test_quick_failures_of_a_store_that_is_well_as_a_whole_shut_out_nobody() -> 
     assert probed.asked == 20
 
 
+def test_many_quick_failures_at_one_moment_shut_out_nobody_either() -> None:
+    probed = PartlyAway()
+    store = Guarded(probed, Guard(failures=5, pause=60))
+    probed.trouble = StoreDown("a server is away")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: fail(store, 50), range(16)))
+    assert not store.down
+    assert probed.asked == 800
+
+
 def test_slow_failures_count_however_well_the_store_says_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded, "_QUICK", 0.0)
     probed = PartlyAway()
