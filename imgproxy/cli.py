@@ -60,7 +60,7 @@ def serve(samples: tuple[Path, ...]) -> None:
         with _images() as images, path.open("rb") as file:
             added = images.add(file)
         for suffix in _SAMPLE_SUFFIXES:
-            click.echo(f"try  http://{settings.bind[0]}/{added.name.hash}{suffix}")
+            click.echo(f"try  {_address(settings)}/{added.name.hash}{suffix}")
     click.echo(f"serving on {', '.join(settings.bind)} out of {settings.data}; stop with Ctrl-C")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))])  # noqa: S606
@@ -193,6 +193,11 @@ def _settings() -> Settings:
     from imgproxy import wiring
 
     return wiring.settings_of(os.environ)
+
+
+def _address(settings: Settings) -> str:
+    """Where a browser on this machine finds the server; nothing but the path if that is a socket in the file system."""
+    return "" if settings.bind[0].startswith("unix:") else f"http://{settings.bind[0]}"
 
 
 def _warn(settings: Settings) -> None:

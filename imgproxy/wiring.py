@@ -43,6 +43,9 @@ from imgproxy.web.read import Guards, Manner
 _WAITING_SHARE = 0.75
 """So many of a worker's threads may wait for pictures to be made; the others are for what is already there."""
 
+_NOBODY = "0" * 64
+"""The hash of no original."""
+
 Preparing = Callable[[], list[str]]
 
 
@@ -134,7 +137,7 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
     marks = {id: (mark.mark, mark.path.read_bytes()) for id, mark in settings.marks.items()}
     images = Images(originals, cache, pool, marks, Patience(settings.patience, settings.limits.file_bytes))
     manner = Manner(cors=settings.cors, figures=settings.metrics)
-    checks = {"base": Check(base.check), "renderers": Check(pool.check)}
+    checks = {"base": Check(lambda: _can_be_read(base)), "renderers": Check(pool.check)}
     checks |= {tier.word: Check(tier.store.check, needed=False) for tier in tiers}
     stores = (base, *(tier.store for tier in tiers))
     return House(images, guards_of(settings), checks, manner, pool, stores, tuple(shelves.preparing))
@@ -252,6 +255,11 @@ def _tier(shelf: Shelf) -> Store:
         raise BadSettings([f"cache: {shelf.scheme}:// needs {error.name}: pip install 'imgproxy[redis]'"]) from error
     url = f"{shelf.scheme}://{shelf.netloc}{shelf.path}"
     return RedisTier(url, EDITION, Terms(largest=shelf.size, expire=seconds(shelf.options["expire"])))
+
+
+def _can_be_read(base: Store) -> None:
+    """Return if the store can say whether something is there: a full disk keeps nobody from reading."""
+    base.head(_NOBODY)
 
 
 def _lost(key: str, trouble: StoreTrouble) -> None:
