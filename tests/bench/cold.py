@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import urlopen
@@ -34,18 +34,18 @@ for line in sys.stdin:
 
 
 class Bare:
-    """Two processes that do nothing but render."""
+    """Processes that do nothing but render what they are told to, a line of words at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: str = BARE, count: int = 2) -> None:
         env = {**os.environ, "VIPS_CONCURRENCY": "1"}
-        words = [sys.executable, "-c", BARE]
-        self._processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
+        words = [sys.executable, "-c", script]
+        self._processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for _ in range(count)]
 
-    def render(self, files: list[Path]) -> None:
-        """Render them all, half in each process."""
+    def render(self, files: Sequence[object]) -> None:
+        """Render them all, the processes sharing the work."""
         for place, process in enumerate(self._processes):
             assert process.stdin is not None
-            print(*files[place::2], file=process.stdin, flush=True)
+            print(*files[place :: len(self._processes)], file=process.stdin, flush=True)
         for process in self._processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "done\n"

@@ -12,13 +12,13 @@ import threading
 CONNECTIONS = 4
 
 
-def fetch_all(port: int, paths: list[str]) -> None:
+def fetch_all(port: int, paths: list[str], connections: int = CONNECTIONS) -> None:
     """Fetch each path once, over a few connections; anything but 200 is an error."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for path in paths:
         waiting.put(path)
     wrong: list[str] = []
-    threads = [threading.Thread(target=_drain, args=(port, waiting, wrong)) for _ in range(CONNECTIONS)]
+    threads = [threading.Thread(target=_drain, args=(port, waiting, wrong)) for _ in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:

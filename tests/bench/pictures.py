@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from pathlib import Path
 
 import pyvips
 
+from imgproxy.stores import Store
 from imgproxy.stores.fs import FsStore
 
 PHOTO = Path(__file__).parents[1] / "images" / "good" / "sharp__2569067123_aca715a2ee_o.jpg"
 """A photograph of 2725 x 2225 pixels: 6 megapixels."""
 
-_serial = 0
+_serial = itertools.count(1)
+
+
+def put_copies(data: bytes, count: int, base: Store) -> list[str]:
+    """Put originals that decode alike and have hashes of their own; the hashes."""
+    hashes = []
+    for _ in range(count):
+        one = data + f"-{next(_serial)}".encode()
+        hashes.append(hashlib.sha256(one).hexdigest())
+        base.put(hashes[-1], io.BytesIO(one))
+    return hashes
 
 
 def copies(data: bytes, count: int, store: Path) -> list[Path]:
-    """Files that decode alike and have names of their own, in a store of originals, where they lie."""
-    global _serial
-    base, files = FsStore(store / "base"), []
-    for _ in range(count):
-        _serial += 1
-        one = data + f"-{_serial}".encode()
-        hash = hashlib.sha256(one).hexdigest()
-        base.put(hash, io.BytesIO(one))
-        files.append(next((store / "base" / hash[:2] / hash[2:4]).glob(hash)))
-    return files
+    """The same as files in a store of originals, where they lie."""
+    base = store / "base"
+    return [next((base / hash[:2] / hash[2:4]).glob(hash)) for hash in put_copies(data, count, FsStore(base))]
 
 
 def large() -> dict[str, bytes]:
