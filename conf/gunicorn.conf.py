@@ -51,8 +51,9 @@ control_socket_disable = True  # nothing here is steered by a socket; one door l
 accesslog = None  # the door writes its own line
 limit_request_line = 4094
 limit_request_fields = 64
-forwarded_allow_ips = "127.0.0.1,::1"
 forwarder_headers = ""  # nobody, not even a proxy, says by a header which path was asked for
+secure_scheme_headers = {}  # nor by which scheme; nothing here asks for it
+forwarded_allow_ips = "*"  # so nobody is trusted with anything, and no address need be looked up at each request
 logger_class = observe.ServerLog  # its lines look like ours
 observe.configure(settings.log_level, settings.log_format)
 observe.adopt_logging(settings.log_level)
