@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from secrets import token_hex
@@ -33,8 +35,9 @@ CHANGES = 2**24 - 2
 _KEPT_COMMITS = 10_000
 _MANY = 5_000
 _ROWS = 1_000
-_GATHERED = 2**26
+_GATHERED = 2**27
 _PAGES = 262_144
+_GOOD_PART = 4
 _TABLES = (
     "CREATE TEMP TABLE IF NOT EXISTS replaced (id INTEGER PRIMARY KEY)",
     "CREATE TEMP TABLE IF NOT EXISTS arriving (staged INTEGER PRIMARY KEY, second INTEGER, seq INTEGER, id INTEGER)",
@@ -79,11 +82,11 @@ def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
     counts = _marks(db, "SELECT text FROM staged WHERE session = :key AND state IS NOT NULL", steps)
     counts.subtract(_marks(db, "SELECT text FROM records WHERE id IN replaced", steps))
     _keep(db, header.n)
-    _gather(db, header.changes)
-    for statement in _STEPS:
-        db.execute(statement, steps)
-    db.executemany(_COUNT, [count for count in counts.items() if count[1]])
-    db.execute("DELETE FROM counts WHERE number = 0")
+    with _gathering(db, header.changes):
+        for statement in _STEPS:
+            db.execute(statement, steps)
+        db.executemany(_COUNT, [count for count in counts.items() if count[1]])
+        db.execute("DELETE FROM counts WHERE number = 0")
     _part(db, header, key)
     _enter(db, header, hash)
     _settle(db, key, header)
@@ -115,17 +118,17 @@ def aliases_taken(db: sqlite3.Connection, key: int) -> list[str]:
     """The records of a session whose alias another record has, or will have."""
     rows = db.execute(
         """
-        SELECT hash FROM staged s WHERE session = ?1 AND domain IS NOT NULL AND (
+        SELECT hash FROM staged s INDEXED BY staged_by_alias WHERE session = ?1 AND domain IS NOT NULL AND (
             EXISTS (SELECT 1 FROM staged t WHERE t.session = ?1 AND t.domain = s.domain AND t.dkey = s.dkey AND t.hash != s.hash)
             OR EXISTS (
                 SELECT 1 FROM records r WHERE r.domain = s.domain AND r.dkey = s.dkey AND r.hash != s.hash
                 AND NOT EXISTS (SELECT 1 FROM staged u WHERE u.session = ?1 AND u.hash = r.hash)
             )
-        ) ORDER BY hash LIMIT 1000
+        ) LIMIT 1000
         """,
         (key,),
     )
-    return [hash.hex() for (hash,) in rows]
+    return sorted(hash.hex() for (hash,) in rows)
 
 
 def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Counter[str]:
@@ -147,10 +150,29 @@ def _keep(db: sqlite3.Connection, n: int) -> None:
         note(db, "horizon", n)
 
 
-def _gather(db: sqlite3.Connection, changes: int) -> None:
-    """When there are very many changes, let the full-text index gather more words before it writes them, and keep more pages."""
-    db.execute(f"PRAGMA cache_size = -{_PAGES if changes > _MANY else CACHE}")
-    db.execute("INSERT INTO words (words, rank) VALUES ('hashsize', ?)", (_GATHERED if changes > _MANY else 2**20,))
+@contextmanager
+def _gathering(db: sqlite3.Connection, changes: int) -> Iterator[None]:
+    """When there are very many changes, let the full-text index gather more words before it writes, and keep more pages.
+
+    What it writes is merged here and now, if it is a good part of the whole; else the small commits to come would do that work.
+    """
+    if changes <= _MANY:
+        yield
+        return
+    db.execute(f"PRAGMA cache_size = -{_PAGES}")
+    _tune(db, hashsize=_GATHERED, automerge=0)
+    yield
+    (total,) = db.execute("SELECT coalesce(max(number), 0) FROM counts WHERE mark = ''").fetchone()
+    if changes * _GOOD_PART >= total:
+        db.execute("INSERT INTO words (words) VALUES ('optimize')")
+    _tune(db, hashsize=2**20, automerge=4)
+    db.execute(f"PRAGMA cache_size = -{CACHE}")
+
+
+def _tune(db: sqlite3.Connection, *, hashsize: int, automerge: int) -> None:
+    """Set how the full-text index gathers and merges; the figures without tuning are 2**20 and 4."""
+    db.execute("INSERT INTO words (words, rank) VALUES ('hashsize', ?)", (hashsize,))
+    db.execute("INSERT INTO words (words, rank) VALUES ('automerge', ?)", (automerge,))
 
 
 def _part(db: sqlite3.Connection, header: Header, key: int) -> None:

@@ -6,14 +6,14 @@ not there yet is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from imgproxy.meta.database import Database
 from imgproxy.meta.record import Record
 from imgproxy.meta.sessions import Session, Sessions
-from imgproxy.meta.staging import Change, binary
+from imgproxy.meta.staging import binary
 
 _CHUNK = 20_000
 _ASKED = 250
@@ -30,20 +30,17 @@ class Imported:
 def bulk(database: Database, session: Session, records: Iterable[Record], told: Callable[[Imported], object] = lambda _: None) -> Imported:
     """Stage the records that are neither live nor in the session; `told` how far it is, every twenty thousand."""
     sessions = Sessions(database)
-    new = there_before = 0
-    for chunk in _chunks(records):
-        there = known(database, session, (record.hash for record in chunk))
-        changes = {record.hash: Change(record.hash, record, 0) for record in chunk if record.hash not in there}
-        if changes:
-            sessions.stage(session, changes.values())
-        new += len(changes)
-        there_before += len(chunk) - len(changes)
-        told(Imported(new, there_before))
-    return Imported(new, there_before)
+    left = iter(records)
+    done = Imported(0, 0)
+    while chunk := list(islice(left, _CHUNK)):
+        new = sessions.add(session, chunk)
+        done = Imported(done.new + new, done.known + len(chunk) - new)
+        told(done)
+    return done
 
 
 def known(database: Database, session: Session, hashes: Iterable[str]) -> set[str]:
-    """Which of these are live or in the session."""
+    """Which of these are live or in the session: what an import need not look at again."""
     found: set[str] = set()
     left = iter(hashes)
     with database.reading() as db:
@@ -55,9 +52,3 @@ def known(database: Database, session: Session, hashes: Iterable[str]) -> set[st
             ):
                 found.update(hash.hex() for (hash,) in db.execute(statement, values))
     return found
-
-
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    left = iter(records)
-    while chunk := list(islice(left, _CHUNK)):
-        yield chunk

@@ -27,7 +27,8 @@ _PRAGMAS = f"""
     PRAGMA synchronous = FULL;
     PRAGMA secure_delete = OFF;
     PRAGMA cache_size = -{CACHE};
-    PRAGMA wal_autocheckpoint = 8192;
+    PRAGMA wal_autocheckpoint = 32768;
+    PRAGMA temp_store = MEMORY;
     PRAGMA journal_size_limit = 67108864;
 """
 _SHM_SIZE = 4874

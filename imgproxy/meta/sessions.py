@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from imgproxy.errors import Missing, NoSession, SessionClosed
 from imgproxy.meta.database import Database
 from imgproxy.meta.record import Record, edited, from_state
-from imgproxy.meta.staging import Change, binary, stage
+from imgproxy.meta.staging import Change, add, binary, stage
 
 DEFAULT = "default"
 _PAGE = 500
@@ -87,6 +87,11 @@ class Sessions:
                 stage(db, session.key, chunk)
             count += len(chunk)
         return count
+
+    def add(self, session: Session, records: Sequence[Record]) -> int:
+        """Stage those of many records that are neither live nor in the session, in one transaction; how many they were."""
+        with self._changing(session) as db:
+            return add(db, session.key, records)
 
     def put(self, session: Session, record: Record, based_on: int | None = None) -> None:
         """Give a record this state in a session."""

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import lru_cache
 from typing import NamedTuple
 
 from imgproxy.errors import BadRecord
@@ -35,12 +36,23 @@ _STAGE = f"""
     VALUES (?1, ?2, coalesce(?3, (SELECT since FROM records WHERE hash = ?2), 0), {_VALUES})
     ON CONFLICT (session, hash) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _NAMES)}
 """
+_ADD = f"""
+    INSERT OR IGNORE INTO staged (session, hash, based_on, {_COLUMNS})
+    SELECT ?1, ?2, 0, {_VALUES} WHERE NOT EXISTS (SELECT 1 FROM records WHERE hash = ?2) AND ?3 = 0
+"""
 _NOTHING = (None,) * len(_NAMES)
 
 
 def stage(db: sqlite3.Connection, session: int, changes: Iterable[Change]) -> None:
     """Put changes into a session; what is there for the same record is replaced, and stays based on what it was based on."""
     db.executemany(_STAGE, _rows(session, changes))
+
+
+def add(db: sqlite3.Connection, session: int, records: Iterable[Record]) -> int:
+    """Put new records into a session, but none that is live or there already; how many they were."""
+    before = db.total_changes
+    db.executemany(_ADD, _rows(session, (Change(record.hash, record, 0) for record in records)))
+    return db.total_changes - before
 
 
 def binary(hash: str) -> bytes:
@@ -56,10 +68,12 @@ def second(time: str) -> int:
     >>> second("0001-01-01T00:00:10"), second("2024-05-17T13:45:00+02:00") == second("2024-05-17T13:45:00")
     (10, True)
     """
-    if not time:
-        return 0
-    days = date(int(time[:4]), int(time[5:7]), int(time[8:10])).toordinal() - _YEAR_ONE
-    return days * 86_400 + int(time[11:13] or 0) * 3_600 + int(time[14:16] or 0) * 60 + int(time[17:19] or 0)
+    return _day(time[:10]) + int(time[11:13] or 0) * 3_600 + int(time[14:16] or 0) * 60 + int(time[17:19] or 0) if time else 0
+
+
+@lru_cache(maxsize=16_384)
+def _day(day: str) -> int:
+    return (date.fromisoformat(day).toordinal() - _YEAR_ONE) * 86_400
 
 
 def signed(phash: str) -> int | None:
