@@ -25,7 +25,7 @@ from imgproxy.meta.applying import CHANGES, aliases_taken, apply, conflicts
 from imgproxy.meta.chain import Chain, Reached, unheard
 from imgproxy.meta.journal import Header, Line, compose, key, lines
 from imgproxy.meta.lease import Lease
-from imgproxy.meta.record import from_state
+from imgproxy.meta.record import from_state, remark
 from imgproxy.meta.sessions import Session, Sessions
 from imgproxy.meta.staging import Change, binary
 
@@ -34,7 +34,6 @@ STEPS = ("commit: frozen", "commit: composed", "commit: stored", "commit: read b
 
 _TRIES = 3
 _NAMED = 1_000
-_TEXT = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class Commits:
         Raise `Conflict`, `Unstored`, `NoSession`, `NotTheWriter`, `Forked`, or what the store or the disk could not do; of a `StoreDown`
         or a `StoreFull` it is not known whether the commit has happened, and asking again finds out.
         """
+        author, message = remark("author", author), remark("message", message)
         with self._chain.alone():
             done = self._done(session)
             if done is not None:
@@ -74,7 +74,7 @@ class Commits:
                 done = self._done(session)
                 if done is not None:
                     return done
-                made = self._attempt(session, author[:_TEXT], message[:_TEXT])
+                made = self._attempt(session, author, message)
                 if made != "taken":
                     return self._done(session) if made == "done" else None
                 self.catch_up()

@@ -45,6 +45,15 @@ def text(length: int) -> Check:
     return check
 
 
+def sayable(value: str) -> bool:
+    """Whether a text has neither control characters nor halves of characters; what has is nobody's name."""
+    try:
+        _clean(value)
+    except ValueError:
+        return False
+    return True
+
+
 def whole(least: int, most: int) -> Check:
     """A check: a whole number in these bounds."""
 

@@ -104,6 +104,14 @@ def loads(data: bytes) -> object:
         raise BadRecord("", "is not JSON, or nested too deeply") from error
 
 
+def remark(field: str, value: str, length: int = 2_000) -> str:
+    """What somebody says about a change, or `BadRecord`."""
+    try:
+        return str(check.text(length)(value))
+    except ValueError as error:
+        raise BadRecord(field, str(error)) from error
+
+
 def state(record: Record) -> str:
     """The record as JSON text, without its hash and version; equal records have equal texts."""
     said = {"type": record.type, "width": record.width, "height": record.height, "bytes": record.bytes}

@@ -14,6 +14,7 @@ from itertools import islice
 from imgproxy.errors import BadRecord, Busy, Outdated
 from imgproxy.meta import shelves
 from imgproxy.meta.database import Database, moment, noted
+from imgproxy.meta.fields import sayable
 from imgproxy.meta.query import Cursor, Query, mark, spelled, understood
 from imgproxy.meta.record import Record, from_state
 from imgproxy.meta.sessions import Session
@@ -64,12 +65,16 @@ class Search:
 
     def find(self, domain: str, dkey: str) -> Record | None:
         """The live record of an alias; None if there is none."""
+        if not (sayable(domain) and sayable(dkey)):
+            return None
         with self._database.reading() as db:
             row = db.execute("SELECT hash, since, state FROM records WHERE domain = ? AND dkey = ?", (domain, dkey)).fetchone()
         return from_state(row[0].hex(), *row[1:]) if row else None
 
     def tags(self, beginning: str = "", most: int = 100) -> list[tuple[str, int]]:
         """Tags and how many live records have each: those that begin like this, in order of the alphabet; or the commonest of all."""
+        if not sayable(beginning):
+            return []
         first = tag_mark(beginning)
         order = "mark" if beginning else "number DESC, mark"
         statement = f"SELECT mark, number FROM counts WHERE mark BETWEEN ? AND ? ORDER BY {order} LIMIT ?"

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from imgproxy.errors import Missing, NoSession, SessionClosed
 from imgproxy.meta.database import Database
-from imgproxy.meta.record import Record, edited, from_state
+from imgproxy.meta.fields import sayable
+from imgproxy.meta.record import Record, edited, from_state, remark
 from imgproxy.meta.staging import Change, add, binary, stage
 
 DEFAULT = "default"
@@ -56,11 +57,14 @@ class Sessions:
 
     def open(self, name: str = "", author: str = "") -> Session:
         """Open a session; if one of that name is open, it is that one."""
+        name, author = remark("name", name, 100), remark("author", author)
         with self._database.writing() as db:
             return _open(db, name, author)
 
     def find(self, which: str) -> Session:
         """The open session of that id or name, or `NoSession`; the default session is opened if need be."""
+        if not sayable(which):
+            raise NoSession("no such session is open")
         with self._database.reading() as db:
             found = _find(db, which or DEFAULT)
         if found is None and which in ("", DEFAULT):

@@ -131,6 +131,8 @@ def _commits(small: Words, large: Words) -> Iterator[Line]:
     luck = random.Random(4)
     found = ratios(lambda: one_change(large, luck, COUNT), lambda: one_change(small, luck, SMALL), ROUNDS)
     yield Line(f"commit of 1 change at {COUNT:,} records by the same at {SMALL:,}", told(found), "1.5", statistics.median(found) <= 1.5)
+    alone = sorted(one_change(large, luck, COUNT) * 1_000 for _ in range(200))
+    yield Line(f"200 commits of 1 change at {COUNT:,} records", percentiles(alone), "", True)
 
 
 def _searches(large: Words) -> Iterator[Line]:
@@ -165,6 +167,7 @@ def _restores(root: Path, large: Words) -> Iterator[Line]:
     took = seconds(large.snapshots.take)
     size = next(iter((root / "meta/snapshots").iterdir())).stat().st_size
     yield Line("snapshot", f"{took:.0f} s, {size / 2**20:.0f} MiB", "", True)
+    yield Line("start with the database of the last run", f"{seconds(lambda: node(root).close()):.1f} s", "", True)
     store = FsStore(root / "meta", fanned=False)
     for name, until in (("restore from a snapshot", None), ("restore from commits alone", 1)):
         took = seconds(lambda until=until: restoring.restore(store, root / "copy.db", until=until))  # type: ignore[misc]

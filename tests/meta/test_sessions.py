@@ -138,3 +138,17 @@ def test_a_session_that_is_being_committed_takes_no_changes(words: Words) -> Non
         words.sessions.discard(mine)
     assert words.sessions.expire(1e9, 1.0) == []
     assert live(words) == {}
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half \ud800"])
+def test_what_cannot_be_said_names_no_session_and_no_record(words: Words, text: str) -> None:
+    with pytest.raises(NoSession):
+        words.sessions.find(text)
+    with pytest.raises(BadRecord, match="name"):
+        words.sessions.open(text)
+    with pytest.raises(BadRecord, match="author"):
+        words.sessions.open(author=text)
+    with pytest.raises(BadRecord, match="message"):
+        words.commits.commit(words.sessions.open().id, message=text)
+    assert words.search.find(text, text) is None
+    assert words.search.tags(text) == []
