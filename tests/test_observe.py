@@ -113,6 +113,13 @@ def test_a_request_is_one_json_line_with_its_id() -> None:
     }
 
 
+@pytest.mark.parametrize("target", ["/" + "a" * 64 + "-1x1.jpg", '/"\\u00e9\\\\\n\x00\x7f', "/é\ud800", "/" + "x" * 5000])
+def test_the_quick_spelling_of_a_line_says_what_the_thorough_one_does(target: str) -> None:
+    answer = observe.Answer("GET", target, 200, "disk", 0.0012345, 12)
+    quick, thorough = observe._line(1.75e9, "me-1", answer), observe._words(1.75e9, "me-1", answer)
+    assert (json.loads(quick) if isinstance(quick, str) else quick) == thorough
+
+
 def test_a_500_is_an_error_and_a_surprise_has_its_trace() -> None:
     surprise, answer = lines(
         'try:\n    {}["nowhere"]\nexcept KeyError as error:\n    observe.surprised(error, path="/x")\n'

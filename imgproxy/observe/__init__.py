@@ -38,6 +38,9 @@ __all__ = [
     "worker_gone",
 ]
 
+_USUAL = 300
+"""No name is longer; a target that is may need to be shortened, or a line is torn."""
+
 _numbers = count()
 _life = ""
 _SANE_ID = re.compile("[A-Za-z0-9._-]{1,64}")
@@ -76,13 +79,24 @@ def flush() -> None:
 
 
 def _write(entries: list[_Entry]) -> None:
-    log.lines(_words(*entry) for entry in entries)
+    log.lines(_line(*entry) for entry in entries)
     figures.of_this_process().count(answer for _, _, answer in entries)
+
+
+def _line(at: float, request: str, answer: Answer) -> dict[str, object] | str:
+    """The words of a line; or, of what there is most of, the finished JSON: to spell it here takes a third of the time."""
+    if not log.is_json() or answer.error or answer.troubles or len(answer.target) > _USUAL:
+        return _words(at, request, answer)
+    return (
+        f'{{"timestamp":"{_stamp(at)}","level":"info","event":"answered","request":"{request}","method":{log.quoted(answer.method)},'
+        f'"target":{log.quoted(answer.target)},"status":{answer.status},"origin":"{answer.origin}","ms":{answer.seconds * 1000:.2f},'
+        f'"bytes":{answer.size}}}\n'
+    )
 
 
 def _words(at: float, request: str, answer: Answer) -> dict[str, object]:
     words: dict[str, object] = {
-        "timestamp": f"{_second(int(at))}.{int(at % 1 * 1000):03}+00:00",
+        "timestamp": _stamp(at),
         "level": "error" if answer.status == 500 else "info",
         "event": "answered",
         "request": request,
@@ -98,6 +112,10 @@ def _words(at: float, request: str, answer: Answer) -> dict[str, object]:
     if answer.troubles:
         words["troubles"] = answer.troubles
     return words
+
+
+def _stamp(at: float) -> str:
+    return f"{_second(int(at))}.{int(at % 1 * 1000):03}+00:00"
 
 
 @lru_cache(maxsize=4)

@@ -12,9 +12,12 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from imgproxy.observe import log
 from imgproxy.observe.answer import Answer
@@ -52,15 +55,21 @@ class Figures:
         for (status, origin), alike in kinds.items():
             self._answers.labels(status, origin).inc(len(alike))
             self._bytes.labels(origin).inc(sum(answer.size for answer in alike))
-            seconds = self._seconds.labels(origin)
-            for answer in alike:
-                seconds.observe(answer.seconds)
+            _observe_all(self._seconds.labels(origin), [answer.seconds for answer in alike])
 
     def _count_trouble(self, answer: Answer) -> None:
         if answer.error:
             self._refusals.labels(answer.error).inc()
         for tier in answer.troubles:
             self._troubles.labels(tier).inc()
+
+
+def _observe_all(histogram: Any, values: list[float]) -> None:
+    """What `observe` does with each value, done once for a bucket: one by one it is a tenth of what a hit costs."""
+    buckets = Counts(bisect_left(histogram._upper_bounds, value) for value in values)  # noqa: SLF001
+    histogram._sum.inc(sum(values))  # noqa: SLF001
+    for bucket, count in buckets.items():
+        histogram._buckets[bucket].inc(count)  # noqa: SLF001
 
 
 _figures: Figures | None = None

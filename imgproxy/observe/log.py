@@ -26,6 +26,8 @@ _WHOLE = 4096
 """So many bytes a pipe takes in one piece, whoever else writes into it."""
 _LEVELS = {"info": logging.INFO, "error": logging.ERROR}
 _PLAIN = re.compile(r"[!#-\[\]-~]+")
+quoted = json.encoder.encode_basestring_ascii
+"""A text as JSON spells it."""
 _json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
@@ -34,13 +36,23 @@ def event(name: str, words: Mapping[str, object] | None = None, *, level: str = 
     getattr(_ours, level)(name, **(words or {}))
 
 
-def lines(all_words: Iterable[dict[str, object]]) -> None:
-    """Write the lines of many events together, in pieces that a pipe takes whole; each has all its words, from `timestamp` on."""
+def is_json() -> bool:
+    """Whether lines are JSON in this process."""
+    return _line is _as_json
+
+
+def lines(all_words: Iterable[dict[str, object] | str]) -> None:
+    """Write the lines of many events together, in pieces that a pipe takes whole.
+
+    Each has all its words, from `timestamp` on; or is finished JSON, which then is only information.
+    """
     piece = bytearray()
+    informs = _ours.is_enabled_for(logging.INFO)
     for words in all_words:
-        if not _ours.is_enabled_for(_LEVELS[str(words["level"])]):
-            continue
-        line = _line(words)
+        if isinstance(words, str):
+            line = words.encode() if informs else b""
+        else:
+            line = _line(words) if _ours.is_enabled_for(_LEVELS[str(words["level"])]) else b""
         if len(piece) + len(line) > _WHOLE:
             _put(bytes(piece))
             piece.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,10 @@ from imgproxy.picture import EDITION
 from tests.bench.load import requests_per_second
 from tests.bench.pictures import PHOTO
 from tests.bench.ratio import Line, at_least, ratios
-from tests.serving import free_port, serving
+from tests.serving import environment, free_port, serving
 
-ROUNDS = 7
+CONF = Path(__file__).parents[2] / "conf" / "gunicorn.conf.py"
+ROUNDS = 9
 SECONDS = 3
 
 BARE = """
@@ -35,12 +35,12 @@ app.add_route("/{name}", File())
 
 @contextmanager
 def bare(file: Path, folder: Path) -> Iterator[int]:
-    """The port of the bare responder, with the workers and threads of ours."""
+    """The port of the bare responder, on a gunicorn that is set like ours."""
     port = free_port()
     (folder / "bare.py").write_text(BARE)
-    words = ["-m", "gunicorn", "-w", "2", "-k", "gthread", "--threads", "256", "--worker-connections", "1024", "--no-control-socket"]
-    words += ["-b", f"127.0.0.1:{port}", "--chdir", str(folder), "--log-level", "warning", "bare:app"]
-    process = subprocess.Popen([sys.executable, *words], env={**os.environ, "BARE_FILE": str(file)})
+    words = ["-m", "gunicorn", "-c", str(CONF), "--chdir", str(folder), "bare:app"]
+    env = environment(folder / "bare", IMG_BIND=f"127.0.0.1:{port}", BARE_FILE=str(file), IMG_LOG_LEVEL="warning")
+    process = subprocess.Popen([sys.executable, *words], env=env)
     try:
         for _ in range(600):
             with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/x", timeout=5):
