@@ -62,18 +62,7 @@ class Cache:
 
     def find(self, key: str) -> Found | None:
         """What the nearest tier has that has it; the nearer ones learn it."""
-        troubles: list[str] = []
-        for place, tier in enumerate(self._tiers):
-            try:
-                blob = tier.store.get(key)
-            except StoreTrouble:
-                troubles.append(tier.word)
-                continue
-            if blob is not None:
-                if place == 0:
-                    return Found(blob, tier.word)
-                return self._learned(blob, tier.word, self._tiers[:place], troubles)
-        return None
+        return self._found(key, self._tiers)
 
     def fetch(self, recipe: Recipe) -> Found:
         """What a tier has, or else what is made by the recipe, once for all who ask at this time."""
@@ -101,6 +90,20 @@ class Cache:
             except StoreTrouble:
                 continue
 
+    def _found(self, key: str, tiers: Sequence[Tier]) -> Found | None:
+        troubles: list[str] = []
+        for place, tier in enumerate(tiers):
+            try:
+                blob = tier.store.get(key)
+            except StoreTrouble:
+                troubles.append(tier.word)
+                continue
+            if blob is not None:
+                if place == 0:
+                    return Found(blob, tier.word)
+                return self._learned(blob, tier.word, tiers[:place], troubles)
+        return None
+
     def _awaited(self, recipe: Recipe) -> Found:
         while True:
             flight, leading = self._flights.join(recipe.key)
@@ -119,8 +122,9 @@ class Cache:
 
     def _led(self, recipe: Recipe, flight: Flight) -> Found:
         try:
-            with self._flights.alone(recipe.key, recipe.deadline):
-                found = self.find(recipe.key)
+            with self._flights.alone(recipe.key, recipe.deadline) as waited:
+                # All tiers were asked a moment ago. What another process of this host has made since, the nearest one has.
+                found = self._found(recipe.key, self._tiers if waited else self._tiers[:1])
                 if found is not None:
                     return found
                 data = recipe.make()

@@ -65,30 +65,30 @@ class Flights:
         flight.land(flight.data, flight.error)
 
     @contextmanager
-    def alone(self, key: str, deadline: float) -> Iterator[None]:
-        """Hold the lock of `key` against every other process of this host; raise `Busy` at the deadline."""
+    def alone(self, key: str, deadline: float) -> Iterator[bool]:
+        """Hold the lock of `key` against every other process of this host; whether another held it before. Raise `Busy` at the deadline."""
         path = self._directory / key
         try:
-            held = _taken(path, deadline)
+            held, waited = _taken(path, deadline)
         except OSError:  # no room for a lock file: better made twice than not at all
-            yield
+            yield False
             return
         try:
-            yield
+            yield waited
         finally:
             with suppress(OSError):  # whatever has become of the directory, the lock goes with its descriptor
                 path.unlink()
             os.close(held)
 
 
-def _taken(path: Path, deadline: float) -> int:
+def _taken(path: Path, deadline: float) -> tuple[int, bool]:
     pause = _FIRST_PAUSE
     while (held := _locked(path)) is None:
         if time.monotonic() > deadline:
             raise Busy("another process is still making the picture")
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return held
+    return held, pause > _FIRST_PAUSE
 
 
 def _locked(path: Path) -> int | None:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
+from imgproxy import flights
 from imgproxy.cache import Cache, Found, Recipe, Tier
 from imgproxy.errors import Busy, Damaged, RendererLost, StoreDown
 from imgproxy.flights import Flights
@@ -150,6 +151,42 @@ def test_an_error_that_would_be_everyones_is_shared_and_does_not_stick(tmp_path:
     assert list(store.list()) == []
     good = Kitchen()
     assert content(tiers.fetch(good.recipe())) == b"made"
+
+
+class Asked(MemoryStore):
+    """A store that counts how often it is asked."""
+
+    times = 0
+
+    def get(self, key: str, *, fresh: bool = False) -> Blob | None:
+        self.times += 1
+        return super().get(key, fresh=fresh)
+
+
+def test_a_far_tier_is_asked_once_for_what_nobody_has(tmp_path: Path) -> None:
+    far = Asked()
+    found = cache(tmp_path, MemoryStore(), far).fetch(Kitchen().recipe())
+    assert (found.origin, far.times) == ("render", 1)
+
+
+def test_what_another_process_made_while_we_waited_for_it_is_found_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far, kitchen, locked = Asked(), Kitchen(), flights._locked
+    ours = cache(tmp_path, MemoryStore(), far)
+    tried = threading.Event()
+
+    def noticed(path: Path) -> int | None:
+        held = locked(path)
+        tried.set()
+        return held
+
+    with ThreadPoolExecutor(1) as threads:
+        with Flights(tmp_path / "flights").alone(KEY, time.monotonic() + 30):
+            monkeypatch.setattr(flights, "_locked", noticed)
+            waiting = threads.submit(ours.fetch, kitchen.recipe())
+            assert tried.wait(30)
+            far.put(KEY, io.BytesIO(b"made there"))
+        assert content(waiting.result()) == b"made there"
+    assert kitchen.made == 0
 
 
 def test_the_loss_of_the_leaders_renderer_is_the_leaders_alone(tmp_path: Path) -> None:

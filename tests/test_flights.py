@@ -68,6 +68,21 @@ def test_waiting_ends_at_the_deadline(tmp_path: Path) -> None:
         flight.wait(soon(0.01))
 
 
+def test_whoever_is_alone_knows_whether_he_had_to_wait_for_another(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    end = threading.Timer(1.0, process.kill)
+    end.start()
+    with Flights(tmp_path).alone("key", soon()) as waited:
+        assert waited
+    with Flights(tmp_path).alone("key", soon()) as waited:
+        assert not waited
+    end.join()
+    process.wait()
+    process.stdout.close()
+
+
 def test_two_who_are_alone_are_never_alone_together(tmp_path: Path) -> None:
     inside, most, lock = 0, 0, threading.Lock()
 

@@ -21,6 +21,8 @@ from imgproxy.stores import Blob, Item, Store, checked_key, sweep, whole
 
 _PATIENCE = 5.0
 """So many seconds `close` waits for what is still to be written."""
+_AFTER_YOU = 0.01
+"""What came just now waits so many seconds: whoever brought it has an answer to send first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Behind:
                     return
                 key, waiting = next(iter(self._waiting.items()))
                 self._writing = key
+            time.sleep(min(_AFTER_YOU, max(0.0, waiting.since + _AFTER_YOU - time.time())))
             try:
                 self._store.put(key, io.BytesIO(waiting.data), type=waiting.type, note=waiting.note)
             except StoreTrouble as error:

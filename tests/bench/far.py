@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pyvips
@@ -13,10 +14,10 @@ import pyvips
 from imgproxy.stores.swift import Container, Swift, SwiftStore
 from tests.album import swift_settings
 from tests.bench.cold import SUFFIX, Bare
-from tests.bench.load import fetch_all
+from tests.bench.load import fetch_all, got
 from tests.bench.memory import Watch
 from tests.bench.pictures import PHOTO, put_copies
-from tests.bench.ratio import Line, at_most, ratios, seconds
+from tests.bench.ratio import Line, at_most, ratios, seconds, told
 from tests.far import far_from
 from tests.load import Load
 from tests.serving import Server, serving
@@ -25,21 +26,31 @@ from tests.swiftbox import Shape, SwiftBox
 
 COUNT = 12
 ROUNDS = 9
+PAUSE = 0.05
+WHAT = "cold 6-megapixel rendition of an original in Swift"
 READS = 100_000
 LARGE = {"IMG_LIMITS_FILE_BYTES": "600M", "IMG_LIMITS_PIXELS": "200000000", "IMG_LIMITS_DECODED_BYTES": "600M"}
 
-BARE = """
+LOOP = """
 import sys, pyvips
-from swiftclient.client import Connection
+from swiftclient.client import Connection, ClientException
 pyvips.cache_set_max(0)
 swift = Connection({auth!r}, {user!r}, {key!r})
 for line in sys.stdin:
     for hash in line.split():
+        if {looking}:
+            try:
+                swift.get_object("bench-derived", hash + "{suffix}")
+            except ClientException:
+                pass
         _, body = swift.get_object("bench-base", hash)
         image = pyvips.Image.thumbnail_buffer(body, 1024, height=512, size="down", option_string="[fail_on=error]")
-        image.jpegsave_buffer(Q=80, keep="none")
+        made = image.jpegsave_buffer(Q=80, keep="none")
+        if {keeping}:
+            swift.put_object("bench-derived", hash + "{suffix}", made, content_type="image/jpeg")
     print("done", flush=True)
 """
+"""What anybody would write: get the original and render it. Who shares renditions looks for one before, and keeps it afterwards."""
 
 
 def measured() -> Iterator[Line]:
@@ -57,26 +68,83 @@ def _served(box: SwiftBox, **more: str) -> Iterator[Server]:
 
 
 def _overhead(box: SwiftBox) -> Iterator[Line]:
-    account = account_of(box)
-    swift = Swift(account, PATIENCE)
-    base, data = SwiftStore(Container("bench-base"), swift), PHOTO.read_bytes()
-    script = BARE.format(auth=account.auth_url, user=account.user, key=account.key)
+    """Ours by the loop: how long who asks alone waits, and the throughput of two.
+
+    Nobody waits for his rendition to be kept, so who is alone asks when the one before is kept. Two at a time take both cores, of which
+    Swift needs some for each of its answers. So the far tier is held against a loop that looks for renditions and keeps them, too.
+    """
+    pictures = _Pictures(box)
+    with _served(box, IMG_DERIVED="off") as server:
+        with _loop(box, 1) as loop:
+            found = ratios(lambda: pictures.asked_alone(server), lambda: pictures.looped_alone(loop), ROUNDS)
+        yield at_most(f"{WHAT}, time to the answer by swiftclient and pyvips", found, 1.25)
+        with _loop(box, 2) as loop:
+            found = ratios(lambda: pictures.asked(server), lambda: pictures.looped(loop), ROUNDS)
+        yield at_most("the same, two at a time", found, 1.25)
     with _served(box) as server:
-        for what, processes in (("one after the other", 1), ("two at a time", 2)):
-            bare = Bare(script, processes)
+        with _loop(box, 1, looking=True) as loop:
+            found = ratios(lambda: pictures.asked_alone(server), lambda: pictures.looped_alone(loop), ROUNDS)
+        yield at_most("with the far tier, time to the answer by a loop that looks for the rendition first", found, 1.25)
+        with _loop(box, 2, looking=True, keeping=True) as loop:
+            found = ratios(lambda: pictures.asked(server), lambda: pictures.looped(loop), ROUNDS)
+        yield at_most("the same, two at a time, by a loop that keeps it, too", found, 1.25)
+        with _loop(box, 1) as loop:
+            found = ratios(lambda: pictures.asked_alone(server), lambda: pictures.looped_alone(loop), ROUNDS)
+        yield Line("with the far tier, time to the answer by a loop that neither looks nor keeps", told(found), "nothing", True)
+    pictures.close()
 
-            def ours(lines: int = processes) -> float:
-                names = [f"/{hash}{SUFFIX}" for hash in put_copies(data, COUNT, base)]
-                return seconds(lambda: fetch_all(server.port, names, lines))
 
-            def theirs(bare: Bare = bare) -> float:
-                hashes = put_copies(data, COUNT, base)
-                return seconds(lambda: bare.render(hashes))
+@contextmanager
+def _loop(box: SwiftBox, count: int, *, looking: bool = False, keeping: bool = False) -> Iterator[Bare]:
+    account = account_of(box)
+    script = LOOP.format(auth=account.auth_url, user=account.user, key=account.key, suffix=SUFFIX, looking=looking, keeping=keeping)
+    with closing(Bare(script, count)) as loop:
+        yield loop
 
-            found = ratios(ours, theirs, ROUNDS)
-            bare.close()
-            yield at_most(f"cold 6-megapixel rendition of an original in Swift, {what}, by swiftclient and pyvips", found, 1.25)
-    swift.close()
+
+class _Pictures:
+    """Originals in Swift, new ones for each round; what is returned are seconds."""
+
+    def __init__(self, box: SwiftBox) -> None:
+        self._swift = Swift(account_of(box), PATIENCE)
+        self._base = SwiftStore(Container("bench-base"), self._swift)
+        self._data = PHOTO.read_bytes()
+
+    def asked(self, server: Server) -> float:
+        """Two at a time, over HTTP."""
+        names = [f"/{hash}{SUFFIX}" for hash in self._new()]
+        return seconds(lambda: fetch_all(server.port, names, 2))
+
+    def asked_alone(self, server: Server) -> float:
+        """One after the other, over one connection."""
+        line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        with closing(line):
+            return self._alone(lambda name: got(line, f"/{name}{SUFFIX}"))
+
+    def looped(self, loop: Bare) -> float:
+        """By as many processes as the loop has."""
+        hashes = self._new()
+        return seconds(lambda: loop.render(hashes))
+
+    def looped_alone(self, loop: Bare) -> float:
+        """One after the other."""
+        return self._alone(lambda name: loop.render([name]))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._swift.close()
+
+    def _new(self) -> list[str]:
+        return put_copies(self._data, COUNT, self._base)
+
+    def _alone(self, work: Callable[[str], object]) -> float:
+        total = 0.0
+        for hash in self._new():
+            time.sleep(PAUSE)
+            began = time.perf_counter()
+            work(hash)
+            total += time.perf_counter() - began
+        return total
 
 
 def _memory(box: SwiftBox) -> Iterator[Line]:
