@@ -12,13 +12,16 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fix bench kill lock clean
+.PHONY: help serve swift test check fix bench kill lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 serve: .venv/installed ## serve on http://127.0.0.1:8080 out of ./var, with a few sample images (IMG_... settings count)
 	@exec $(BIN)/imgproxy serve $(foreach sample,$(SAMPLES),--try $(sample))
+
+swift: .venv/installed ## run a real Swift to try with, and throw it away at Ctrl-C (SHAPE=4: four devices, three replicas, two regions)
+	@exec $(BIN)/python -m tests.swiftbox.here $(SHAPE)
 
 test: .venv/installed ## run every test, on all cores (T="tests/test_grammar.py -k law" runs a part)
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
@@ -46,7 +49,7 @@ lock: ## choose the newest versions of what we depend on, and write them down wi
 	$(COMPILE) --group swift-server --upgrade -o $(SWIFT_LOCK)
 
 clean: ## remove what was made here, but not ./var
-	rm -rf .venv .venv-lock .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-lock .venv-swift .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 # Three steps, so that nothing is ever built or run that no hash vouches for: what builds, what we need, ourselves.
 .venv/installed: $(BUILD_LOCK) $(DEV_LOCK) pyproject.toml

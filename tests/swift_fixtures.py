@@ -2,64 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from imgproxy.stores.swift import Container, Patience, Swift, SwiftStore, TempAuth
-from tests.swiftbox import ROOT, Shape, SwiftBox
+from tests.swiftbox import Shape, SwiftBox
+from tests.swiftbox.here import NoSwift, shelf, swift_python
 
-LOCK = ROOT / "tests" / "swift.lock"
-HOME = ROOT / ".venv-swift"
 PATIENCE = Patience(connect=1.0, read=5.0, total=10.0)
-
-
-@cache
-def swift_python() -> str:
-    """An interpreter that has Swift: the one of `SWIFT_PYTHON`, or of `.venv-swift`, which is made if it is missing."""
-    named = os.environ.get("SWIFT_PYTHON")
-    if named:
-        return named
-    with (ROOT / "tests" / "swift.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = HOME / "installed"
-        if not done.exists() or done.stat().st_mtime < LOCK.stat().st_mtime:
-            _install()
-            done.touch()
-    return str(HOME / "bin" / "python")
-
-
-def _install() -> None:
-    python = str(HOME / "bin" / "python")
-    install = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--require-hashes", "-r", str(LOCK)]
-    for command in ([sys.executable, "-m", "venv", str(HOME)], install):
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-        if ended.returncode:
-            pytest.skip(f"no Swift here: set SWIFT_PYTHON, or make .venv-swift work: {ended.stderr[-300:]}")
-
-
-@cache
-def shelf() -> Path:
-    """Where boxes are kept: memory first; it has to take the attributes in which Swift keeps what it knows of a file."""
-    for place in ("/dev/shm", tempfile.gettempdir()):
-        with suppress(OSError), tempfile.TemporaryDirectory(dir=place) as probe:
-            os.setxattr(probe, "user.swift.probe", b"x" * 3000)
-            return Path(place)
-    pytest.skip("no directory here that takes extended attributes")
 
 
 def swift_box(shape: Shape) -> SwiftBox:
     """A Swift of this shape, to be entered."""
-    python, place = swift_python(), shelf()
+    try:
+        python, place = swift_python(), shelf()
+    except NoSwift as why:
+        pytest.skip(str(why))
     return SwiftBox(Path(tempfile.mkdtemp(prefix="swiftbox-", dir=place)), python, shape)
 
 

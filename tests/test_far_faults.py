@@ -26,8 +26,7 @@ from tests.load import HEADING, Load, Tally
 from tests.plain import noise
 from tests.serving import Server
 from tests.swift_fixtures import swift_box
-from tests.swift_fixtures import swift_box_4 as swift_box_4
-from tests.swiftbox import Shape, SwiftBox
+from tests.swiftbox import Shape
 
 pytestmark = [pytest.mark.xdist_group("swift_box_4"), pytest.mark.timeout(240)]
 
@@ -38,8 +37,10 @@ Report = Callable[[str, Tally, float | None], None]
 
 
 @pytest.fixture(scope="module")
-def far(swift_box_4: SwiftBox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
-    with far_from(swift_box_4, tmp_path_factory.mktemp("far")) as far:
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    """All this is suffered with tokens that lapse every three seconds."""
+    shape = Shape(nodes=4, replicas=3, recheck=1, error_interval=1, node_timeout=2.0, token_life=3)
+    with swift_box(shape) as box, far_from(box, tmp_path_factory.mktemp("far")) as far:
         yield far
 
 
@@ -100,13 +101,12 @@ def test_a_bit_flipped_on_every_line_is_never_seen(far: Far, report: Report) -> 
             mark.unlink()
 
 
-def test_tokens_that_lapse_every_three_seconds_cost_nothing(tmp_path: Path, report: Report) -> None:
-    shape = Shape(nodes=4, replicas=3, recheck=1, token_life=3)
-    with swift_box(shape) as box, far_from(box, tmp_path) as far:
-        tally, _ = suffer(far, lambda _: None, 8)
-        refused = (Path(box.info["dir"]) / "log" / "proxy.log").read_text().count(" HTTP/1.0 401 ")
-    report("tokens lapse every 3 s", tally, None)
-    assert refused > 3
+def test_tokens_that_lapse_every_three_seconds_cost_nothing(far: Far, report: Report) -> None:
+    log = Path(far.box.info["dir"]) / "log" / "proxy.log"
+    refused = log.read_text().count(" HTTP/1.0 401 ")
+    tally, _ = suffer(far, lambda _: None, 7)
+    report("tokens lapse every 3 s, as in all the others", tally, None)
+    assert log.read_text().count(" HTTP/1.0 401 ") > refused + 3
     assert tally.why == {}
     assert tally.count("right") == len(tally.events)
 
@@ -126,10 +126,8 @@ def test_a_byte_flipped_in_one_copy_of_an_original_is_never_seen(far: Far, repor
     assert rot(far, names, 1) == dict.fromkeys(names, 1)
     found = put_away(far)
     before, far.load.known[:] = list(far.load.known), names
-    try:
-        tally, _ = suffer(far, lambda _: None)
-    finally:
-        far.load.known += before
+    tally, _ = suffer(far, lambda _: None)
+    far.load.known[:] = before  # of those others only two copies are right, and the region of both may be killed
     report("one byte flipped in one copy of originals", tally, None)
     assert tally.why == {}
     assert tally.count("right") == len(tally.events)
@@ -280,8 +278,7 @@ def test_what_was_acknowledged_is_there_after_all_that_and_nothing_by_half(far: 
     assert kept >= set(far.load.known)
     wrong = [name for name in kept if not any(is_right(far, base, name, f"{name}.png") for _ in range(3))]
     assert wrong == [], "a rotten copy is put away by its first reader, or its second"
-    made = [item.key for item in derived.list()]
-    assert len(made) > 20
+    made = random.Random(4).sample([item.key for item in derived.list()], 200)
     assert [name for name in made if not is_right(far, derived, name, name)] == []
 
 

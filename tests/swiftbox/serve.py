@@ -263,9 +263,9 @@ class Supervisor:
         """The same for people."""
         info = self._info()
         return (
-            "Swift is here until Ctrl-C; its objects stay. In another terminal:\n\n"
-            f"    export ST_AUTH={info['auth_url']} ST_USER={info['user']} ST_KEY={info['key']}\n"
-            "    IMG_STORE=swift://photos make serve\n"
+            "Swift is here until Ctrl-C. In another terminal:\n\n"
+            f"    export IMG_STORE=swift://photos ST_AUTH={info['auth_url']} ST_USER={info['user']} ST_KEY={info['key']}\n"
+            "    make serve\n"
         )
 
     def _end(self) -> None:
