@@ -9,14 +9,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from secrets import token_hex
 
 from imgproxy.errors import Forked, StoreLied
-from imgproxy.meta.database import CACHE, note, noted
+from imgproxy.meta.database import note, noted
+from imgproxy.meta.index import gathering
 from imgproxy.meta.journal import Header, Line, lines
 from imgproxy.meta.record import Record, from_state
 from imgproxy.meta.sessions import drop
@@ -33,11 +32,7 @@ CHANGES = 2**24 - 2
 """The most records that one commit may change."""
 
 _KEPT_COMMITS = 10_000
-_MANY = 5_000
 _ROWS = 1_000
-_GATHERED = 2**27
-_PAGES = 262_144
-_GOOD_PART = 4
 _TABLES = (
     "CREATE TEMP TABLE IF NOT EXISTS replaced (id INTEGER PRIMARY KEY)",
     "CREATE TEMP TABLE IF NOT EXISTS arriving (staged INTEGER PRIMARY KEY, second INTEGER, seq INTEGER, id INTEGER)",
@@ -82,7 +77,7 @@ def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
     counts = _marks(db, "SELECT text FROM staged WHERE session = :key AND state IS NOT NULL", steps)
     counts.subtract(_marks(db, "SELECT text FROM records WHERE id IN replaced", steps))
     _keep(db, header.n)
-    with _gathering(db, header.changes):
+    with gathering(db, header.changes):
         for statement in _STEPS:
             db.execute(statement, steps)
         db.executemany(_COUNT, [count for count in counts.items() if count[1]])
@@ -148,31 +143,6 @@ def _keep(db: sqlite3.Connection, n: int) -> None:
         db.execute(_KEEP, {"n": n})
     else:
         note(db, "horizon", n)
-
-
-@contextmanager
-def _gathering(db: sqlite3.Connection, changes: int) -> Iterator[None]:
-    """When there are very many changes, let the full-text index gather more words before it writes, and keep more pages.
-
-    What it writes is merged here and now, if it is a good part of the whole; else the small commits to come would do that work.
-    """
-    if changes <= _MANY:
-        yield
-        return
-    db.execute(f"PRAGMA cache_size = -{_PAGES}")
-    _tune(db, hashsize=_GATHERED, automerge=0)
-    yield
-    (total,) = db.execute("SELECT coalesce(max(number), 0) FROM counts WHERE mark = ''").fetchone()
-    if changes * _GOOD_PART >= total:
-        db.execute("INSERT INTO words (words) VALUES ('optimize')")
-    _tune(db, hashsize=2**20, automerge=4)
-    db.execute(f"PRAGMA cache_size = -{CACHE}")
-
-
-def _tune(db: sqlite3.Connection, *, hashsize: int, automerge: int) -> None:
-    """Set how the full-text index gathers and merges; the figures without tuning are 2**20 and 4."""
-    db.execute("INSERT INTO words (words, rank) VALUES ('hashsize', ?)", (hashsize,))
-    db.execute("INSERT INTO words (words, rank) VALUES ('automerge', ?)", (automerge,))
 
 
 def _part(db: sqlite3.Connection, header: Header, key: int) -> None:

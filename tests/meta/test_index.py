@@ -1,0 +1,52 @@
+"""The full-text index: much at once leaves it merged, small commits are tended later, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from imgproxy.meta import index
+from imgproxy.meta.query import Query
+from imgproxy.meta.repository import Words
+from tests.meta.making import commit, record
+
+
+def segments(words: Words) -> int:
+    with words.database.reading() as db:
+        return int(db.execute("SELECT count(DISTINCT segid) FROM words_idx").fetchone()[0])
+
+
+def sound(words: Words) -> None:
+    with words.database.writing() as db:
+        db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+
+
+def test_a_large_commit_leaves_one_segment_and_the_settings_as_they_were(words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        commit(words, record(number, title="sun"))
+    assert segments(words) == 3
+    monkeypatch.setattr(index, "_MANY", 10)
+    commit(words, *(record(number, title="sun") for number in range(10, 60)))
+    assert segments(words) == 1
+    with words.database.reading() as db:
+        said = dict(db.execute("SELECT k, v FROM words_config"))
+    assert (said["hashsize"], said["automerge"]) == (2**20, 4)
+    assert words.search.page(Query(words="sun")).total == 53
+    sound(words)
+
+
+def test_what_piles_up_is_merged_in_quiet_moments(words: Words) -> None:
+    for number in range(60):
+        commit(words, record(number, title=f"sun {number}"))
+    before = segments(words)
+    turns = 0
+    while index.tend(words.database):
+        turns += 1
+        assert turns < 100
+    assert turns > 0
+    assert segments(words) < before
+    assert words.search.page(Query(words="sun")).total == 60
+    sound(words)
+
+
+def test_there_is_nothing_to_tend_in_an_empty_index(words: Words) -> None:
+    assert not index.tend(words.database)
