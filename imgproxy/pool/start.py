@@ -14,6 +14,9 @@ from imgproxy.errors import RendererLost
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONHOME")
 _SECONDS = 30.0
+_ALLOCATOR = "libjemalloc.so.2"
+_ALLOCATOR_HOMES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", f"/usr/lib/{os.uname().machine}-linux-gnu")
+_ALLOCATOR_HABITS = "narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0"
 
 
 def start_keeper(directory: Path, stem: str, plan: str) -> None:
@@ -41,12 +44,14 @@ def environment() -> dict[str, str]:
     ours = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     package = str(Path(__file__).parent.parent.parent)
     others = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return ours | {
+    ours |= {
         "PYTHONPATH": os.pathsep.join([package, *others]),
         "VIPS_CONCURRENCY": "1",
         "VIPS_DISC_THRESHOLD": "64g",  # a renderer may write no file
-        "MALLOC_ARENA_MAX": "2",  # a renderer that lives for a thousand pictures holds little with that, and jemalloc costs it a twentieth
+        "MALLOC_ARENA_MAX": "2",
     }
+    allocator = next((str(path) for home in _ALLOCATOR_HOMES if (path := Path(home, _ALLOCATOR)).exists()), None)
+    return ours if allocator is None else ours | {"LD_PRELOAD": allocator, "MALLOC_CONF": _ALLOCATOR_HABITS}
 
 
 @contextmanager
