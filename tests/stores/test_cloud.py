@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,9 +21,11 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import quote
 
 import pytest
@@ -381,18 +384,59 @@ class Disorderly(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_service_that_lists_out_of_order_has_lied() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Disorderly) as server:
+class Busy(BaseHTTPRequestHandler):
+    """A service that has time to delete but one object at a time, whatever it is asked for."""
+
+    there: ClassVar[list[str]] = []
+
+    def answer(self, page: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page.encode())
+
+    def do_GET(self) -> None:
+        row = "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>x</ETag><Size>1</Size></Contents>"
+        rows = "".join(row.format(key) for key in self.there)
+        self.answer(f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>")
+
+    def do_POST(self) -> None:
+        asked = re.findall("<Key>(.*?)</Key>", self.rfile.read(int(self.headers["Content-Length"])).decode())
+        del self.there[0]
+        row = "<Error><Key>{}</Key><Code>ServiceUnavailable</Code><Message>Please reduce your request rate.</Message></Error>"
+        refused = "".join(row.format(key) for key in asked if key in self.there)
+        gone = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in asked if key not in self.there)
+        self.answer(f"<DeleteResult>{gone}{refused}</DeleteResult>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[CloudStore]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            listing = CloudStore("s3://photos", s3_options(server.server_port), PATIENCE).list()
-            assert [next(listing).key, next(listing).key] == ["a", "c"]
-            with pytest.raises(StoreLied, match="out of order"):
-                next(listing)
+            yield CloudStore("s3://photos", s3_options(server.server_port), PATIENCE)
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_service_that_lists_out_of_order_has_lied() -> None:
+    with serving(Disorderly) as store:
+        listing = store.list()
+        assert [next(listing).key, next(listing).key] == ["a", "c"]
+        with pytest.raises(StoreLied, match="out of order"):
+            next(listing)
+
+
+def test_what_a_busy_service_did_not_delete_among_many_is_tried_again() -> None:
+    with serving(Busy) as store:
+        Busy.there[:] = [f"{HASH}-{n}x.jpg" for n in range(1, 4)]
+        assert store.delete_prefix(f"{HASH}-") == 3
+    assert Busy.there == []
 
 
 # ---- what keeps it from working

@@ -28,18 +28,19 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from imgproxy.errors import BadSettings, StoreDown, StoreLied
 from imgproxy.stores import Blob, Item, checked_key
 from imgproxy.stores.cloud.bucket import Bucket, Patience, connected
 from imgproxy.stores.cloud.streams import PIECE, Arriving, Pieces, piece
-from imgproxy.stores.cloud.words import NO_OBJECT, attributes, code, note_of, spoken, type_of
+from imgproxy.stores.cloud.words import NO_OBJECT, attributes, code, note_of, refused_some, spoken, type_of
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -51,6 +52,7 @@ WHOLE = 2**20
 
 _BLOCK = 2**18
 _PAGE = 1000
+_PAUSES = (0.1, 0.4, 1.0)
 _BATCH = 250
 _NOWHERE = "-"
 _LETTERS = "-.0123456789_abcdefghijklmnopqrstuvwxyz"
@@ -119,7 +121,7 @@ class CloudStore:
             return False
         with spoken(self._bucket):
             try:
-                obstore.delete(self._hither, key)
+                _delete(self._hither, key)
             except FileNotFoundError as error:
                 self._be_there(error)
                 return False
@@ -205,12 +207,24 @@ class CloudStore:
     def _delete_together(self, keys: list_[str]) -> int:
         with spoken(self._bucket):
             try:
-                obstore.delete(self._thither, keys)  # takes its time: some services do this one by one
+                _delete(self._thither, keys)  # takes its time: some services do this one by one
                 return len(keys)
             except FileNotFoundError as error:
                 self._be_there(error)
         # Somebody else deletes as well, and not every service takes that for granted.
         return sum(map(self.delete, keys))
+
+
+def _delete(client: Any, what: str | list[str]) -> None:
+    """Delete one or many; what a busy service heard and did not do, the library does not try again."""
+    for pause in _PAUSES:
+        try:
+            return obstore.delete(client, what)
+        except BaseError as error:
+            if not refused_some(error):
+                raise
+        time.sleep(pause)
+    return obstore.delete(client, what)
 
 
 def _key(text: str) -> str:

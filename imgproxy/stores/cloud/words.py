@@ -61,6 +61,11 @@ def code(error: Exception) -> str:
     return match[1] if match else ""
 
 
+def refused_some(error: Exception) -> bool:
+    """Whether a deletion of many was heard, and some of them were not deleted: only the error's text says so."""
+    return "DeleteObjects request failed for key" in str(error)
+
+
 def attributes(bucket: Bucket, type: str, note: Mapping[str, str]) -> dict[str, str]:
     """What is written on an object that is put; `ValueError` for what would not come back as it went."""
     if type and not _VALUE.fullmatch(type):
