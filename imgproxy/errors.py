@@ -16,6 +16,9 @@
     |-- BadRecord        a field of a record, an edit or a search is wrong; knows which
     |-- Conflict         others changed the same records meanwhile; names them, and nothing was changed
     |-- Unstored         records name originals that the store does not have; names them, and nothing was changed
+    |-- OutOfStep        an upload stands elsewhere than the asker believes
+    |-- Locked           somebody else is at the same upload just now
+    |-- Mismatch         bytes do not have the checksum that came with them
     |-- NoSession        no such session is open
     |-- SessionClosed    the session is just being committed and takes no more changes
     |-- Outdated         the moment that a search began at is no longer kept; search again
@@ -178,6 +181,18 @@ class Conflict(_AboutRecords):
 
 class Unstored(_AboutRecords):
     """Records name originals that the store does not have."""
+
+
+class OutOfStep(Error):
+    """An upload stands elsewhere than the asker believes."""
+
+
+class Locked(Error):
+    """Somebody else is at the same upload just now."""
+
+
+class Mismatch(Error):
+    """Bytes do not have the checksum that came with them."""
 
 
 class NoSession(Error):

@@ -33,6 +33,7 @@ FLOORS = {
     "cache": 4,
     "meta": 4,
     "originals": 4,
+    "resumable": 4,
     "images": 5,
     "client": 6,
     "contrib": 6,
