@@ -25,6 +25,12 @@
     |-- NotTheWriter     another node writes this repository; knows who
     |-- Forked           what the store holds is not what was committed: two writers have met; nothing goes on before a person looked
     |-- WordsLost        the local database is damaged or gone; starting again restores it
+    |-- BadAddress       a URL that is not asked: its scheme, its host, its port, or where its name leads
+    |-- BadTask          a task that makes no sense; knows which field
+    |-- NoTask           no such task is known
+    |-- TaskUnfinished   the task is not done yet
+    |-- CallFailed       another server failed us; knows whether asking again makes sense
+    |   `-- NoConnection it could not even be reached
     `-- StoreTrouble
         |-- StoreDown    the store cannot say (down, slow); absence is never claimed
         |   |-- BrokenOff       it was handing something over, and stopped
@@ -147,7 +153,7 @@ class StoreFull(StoreTrouble):
     """There is no room to write."""
 
 
-class BadRecord(Error):
+class _AboutField(Error):
     """A field is wrong: which one, and why; an empty field means the whole."""
 
     def __init__(self, field: str, why: str) -> None:
@@ -157,6 +163,10 @@ class BadRecord(Error):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.why}" if self.field else self.why
+
+
+class BadRecord(_AboutField):
+    """A field of a record, an edit or a search is wrong."""
 
 
 _NAMED = 20
@@ -224,3 +234,43 @@ class Forked(Error):
 
 class WordsLost(Error):
     """The local database is damaged or gone."""
+
+
+class BadAddress(Error):
+    """A URL that is not asked; `where` is the address that its name leads to, if it came to that: for the log, and for nobody else."""
+
+    def __init__(self, why: str, where: str = "") -> None:
+        super().__init__(why, where)
+        self.why = why
+        self.where = where
+
+    def __str__(self) -> str:
+        return self.why
+
+
+class BadTask(_AboutField):
+    """A field of a task is wrong."""
+
+
+class NoTask(Error):
+    """No such task is known."""
+
+
+class TaskUnfinished(Error):
+    """The task is not done yet."""
+
+
+class CallFailed(Error):
+    """Another server failed us; `again` says whether asking it again makes sense."""
+
+    def __init__(self, why: str, again: bool = True) -> None:
+        super().__init__(why, again)
+        self.why = why
+        self.again = again
+
+    def __str__(self) -> str:
+        return self.why
+
+
+class NoConnection(CallFailed):
+    """The other server could not even be reached."""

@@ -21,6 +21,8 @@ FLOORS = {
     "limits": 2,
     "security": 2,
     "spelling": 2,
+    "addresses": 2,
+    "calls": 3,
     "config": 3,
     "fetch": 3,
     "flights": 3,
@@ -47,8 +49,9 @@ FLOORS = {
 }
 """Every file of the house, or the package it is in. A file imports from lower floors, and from its own package."""
 
-SAME_FLOOR = {("cli", "commands"), ("pool", "render"), ("pool", "vips"), ("render", "vips"), ("wiring", "web")}
-"""The child processes of the pool run the renderer; its parts are a package of their own; the wiring knows every class, the doors' too."""
+SAME_FLOOR = {("cli", "commands"), ("fetch", "calls"), ("pool", "render"), ("pool", "vips"), ("render", "vips"), ("wiring", "web")}
+"""The window to the internet calls like everybody; the child processes of the pool run the renderer; its parts are a package of their own;
+the wiring knows every class, the doors' too."""
 
 ONLY_FOR = {"config": {"wiring", "cli", "wsgi"}, "observe": {"web", "wiring", "cli", "wsgi"}}
 """What most of the house never asks, however high it lives."""
@@ -60,7 +63,7 @@ HOMES = {
     "diskcache": {"stores.disk"},
     "falcon": {"web"},
     "gunicorn": {"cli", "wsgi"},
-    "httpx": {"client", "fetch"},
+    "httpx": {"calls"},
     "keystoneauth1": {"stores.swift"},
     "msgspec": {"config", "meta.jsontext"},
     "obstore": {"stores.cloud"},

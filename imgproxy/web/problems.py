@@ -45,6 +45,11 @@ PROBLEMS: dict[type[errors.Error], Problem] = {
     errors.Rotten: Problem(falcon.HTTP_502, "Rotten original", 10),
     errors.StoreFull: Problem(falcon.HTTP_507, "No room", 1),
     errors.StoreDown: Problem(falcon.HTTP_503, "Store cannot answer", 1),
+    errors.BadAddress: Problem(falcon.HTTP_422, "Not an address to ask", 0),
+    errors.BadTask: Problem(falcon.HTTP_422, "Not a task", 0),
+    errors.NoTask: Problem(falcon.HTTP_404, "No such task", 0),
+    errors.TaskUnfinished: Problem(falcon.HTTP_409, "Not done yet", 0),
+    errors.CallFailed: Problem(falcon.HTTP_502, "Another server failed", 0),
 }
 
 UNEXPECTED = Problem(falcon.HTTP_500, "A mistake of ours", 0)
