@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.errors import BadRecord, Error, Missing
+from imgproxy.errors import BadRecord, Busy, Error, Missing, StoreTrouble
 
 if TYPE_CHECKING:
     from imgproxy.meta.commits import Commit
@@ -282,6 +283,32 @@ def _like(opened: Desk, hash: str, most: int) -> Iterator[Record]:
 
 
 @click.command()
+@click.option("--every", default=5.0, show_default=True, help="Ask the store for new commits again after so many seconds.")
+def follow(every: float) -> None:
+    """Keep this node's copy of the words level with what other nodes commit, until stopped; prints the newest commit as it comes."""
+    with desk() as opened:
+        seen = 0
+        while True:
+            seen = _followed(opened, seen)
+            time.sleep(every)
+
+
+def _followed(opened: Desk, seen: int) -> int:
+    """Apply what is new; a store that is away for a while is told of, and asked again."""
+    try:
+        while not opened.words.follower.poll().level:
+            pass
+    except (Busy, StoreTrouble) as trouble:
+        click.echo(f"warning: {trouble}", err=True)
+    newest = opened.words.commits.log(most=1)
+    if newest and newest[0].n != seen:
+        click.echo(newest[0].n)
+        sys.stdout.flush()
+        return newest[0].n
+    return seen
+
+
+@click.command()
 def snapshot() -> None:
     """Write the whole database into the store, so that a restore is quicker; prints the commit it stands at."""
     with desk() as opened:
@@ -387,4 +414,4 @@ def _imported(opened: Desk, path: Path, session: Any) -> tuple[str, str]:
     return ("new" if done.added.new else "duplicate"), done.added.name.hash
 
 
-COMMANDS = (set_words, remove, session_group, commit, log, revert, search, snapshot, restore, sync, verify, import_folder)
+COMMANDS = (set_words, remove, session_group, commit, log, revert, search, follow, snapshot, restore, sync, verify, import_folder)

@@ -20,6 +20,7 @@ from imgproxy.errors import BadSettings, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.images import Images, Patience
 from imgproxy.meta.absent import absent_from
+from imgproxy.meta.finding import Finder
 from imgproxy.meta.repository import Originals as WordsOriginals
 from imgproxy.meta.repository import Terms, Words, open_words
 from imgproxy.meta.restoring import Progress, quiet
@@ -38,6 +39,7 @@ from imgproxy.stores.guarded import Guarded
 from imgproxy.stores.memory import MemoryStore
 from imgproxy.uploads import Uploads
 from imgproxy.web.health import Check, Checks
+from imgproxy.web.lookups import LookUps
 from imgproxy.web.read import Guards, Manner
 
 _WAITING_SHARE = 0.75
@@ -57,6 +59,8 @@ class House:
     guards: Guards
     checks: Checks
     manner: Manner
+    finder: Finder
+    lookups: LookUps
     pool: Pool
     stores: tuple[Store, ...]
     preparing: tuple[Preparing, ...]
@@ -74,6 +78,7 @@ class House:
         """Write what still waits, and let go of stores and renderers."""
         for store in self.stores:
             store.close()
+        self.finder.close()
         self.pool.close()
 
 
@@ -121,7 +126,7 @@ def furnish(settings: Settings, environ: Mapping[str, str], progress: Progress =
         settle_seconds=1.0 if shelves.far else 0.02,  # a rival's word is on this disk at once, or somewhere in a cluster soon
         snapshot_every=settings.snapshot_every,
     )
-    words = open_words(settings.data / "words", meta, originals, terms, progress=progress)
+    words = open_words(words_of(settings), meta, originals, terms, progress=progress)
     return Desk(house, words, Uploads(house.images, words), meta)
 
 
@@ -139,8 +144,16 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
     manner = Manner(cors=settings.cors, figures=settings.metrics)
     checks = {"base": Check(lambda: _can_be_read(base)), "renderers": Check(pool.check)}
     checks |= {tier.word: Check(tier.store.check, needed=False) for tier in tiers}
+    guards, finder = guards_of(settings), Finder(words_of(settings))
+    checks["words"] = Check(finder.check, needed=False)
+    lookups = LookUps(finder, guards, manner, frozenset(marks))
     stores = (base, *(tier.store for tier in tiers))
-    return House(images, guards_of(settings), checks, manner, pool, stores, tuple(shelves.preparing))
+    return House(images, guards, checks, manner, finder, lookups, pool, stores, tuple(shelves.preparing))
+
+
+def words_of(settings: Settings) -> Path:
+    """The directory of this node's words."""
+    return settings.data / "words"
 
 
 def derived_of(house: House) -> Store | None:

@@ -31,7 +31,7 @@ def read(environ: Mapping[str, str] | None = None) -> WSGIApplication:
     settings = wiring.settings_of(environ)
     observe.configure(settings.log_level, settings.log_format)
     house = wiring.build(settings, environ)
-    return door.application(house.images, house.guards, house.checks, house.manner)
+    return door.application(house.images, house.guards, house.checks, house.manner, house.lookups)
 
 
 class Mounted:

@@ -114,7 +114,9 @@ def test_many_who_ask_both_nodes_at_once_get_the_same_bytes(nodes: tuple[Server,
 
 def test_it_is_ready_and_says_of_what(nodes: tuple[Server, Server]) -> None:
     answer = nodes[0].get("/readyz")
-    assert json.loads(answer.body) == {"ready": True, "dependencies": {"base": "ok", "renderers": "ok", "disk": "ok", "derived": "ok"}}
+    told = json.loads(answer.body)
+    assert told["ready"] is True
+    assert {"base": "ok", "renderers": "ok", "disk": "ok", "derived": "ok"}.items() <= told["dependencies"].items()
 
 
 def test_without_swift_what_is_near_is_served_and_the_rest_fails_fast_and_comes_back(tmp_path: Path) -> None:

@@ -381,7 +381,9 @@ def test_it_is_alive_and_ready(server: Server) -> None:
     assert server.get("/healthz").status == 200
     answer = server.get("/readyz")
     assert answer.status == 200
-    assert json.loads(answer.body) == {"ready": True, "dependencies": {"base": "ok", "renderers": "ok", "disk": "ok"}}
+    told = json.loads(answer.body)
+    assert told["ready"] is True
+    assert {"base": "ok", "renderers": "ok", "disk": "ok"}.items() <= told["dependencies"].items()
 
 
 def test_what_is_down_is_named_and_what_is_near_is_still_served(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@
     query.py      what may be asked, and the place in a long answer
     shelves.py    where a search looks
     search.py     words, tags, dates and the rest, page by page, at one moment
+    finding.py    one record, by its hash, MD5 or alias
     near.py       pictures that look alike
     following.py  a reading node that keeps up with the writer
     farewell.py   originals whose records were deleted

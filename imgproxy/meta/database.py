@@ -19,14 +19,13 @@ MIGRATIONS = sorted((Path(__file__).parent / "schema").glob("[0-9][0-9][0-9].sql
 """The schema, step by step; `user_version` says how many steps a database has seen."""
 
 CACHE = 32_768
-"""So many KiB of pages each connection keeps."""
+"""So many KiB of pages each connection keeps, unless it is told otherwise."""
 
 _IDLE = 8
-_PRAGMAS = f"""
+_PRAGMAS = """
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA secure_delete = OFF;
-    PRAGMA cache_size = -{CACHE};
     PRAGMA wal_autocheckpoint = 32768;
     PRAGMA temp_store = MEMORY;
     PRAGMA journal_size_limit = 67108864;
@@ -37,12 +36,13 @@ _SHM_SIZE = 4874
 class Database:
     """One database file and the connections to it; used by any number of threads and processes at once.
 
-    `wait` is how many seconds a writer waits for its turn.
+    `wait` is how many seconds a writer waits for its turn, `cache` how many KiB of pages each connection keeps.
     """
 
-    def __init__(self, path: Path, *, wait: float = 15.0) -> None:
+    def __init__(self, path: Path, *, wait: float = 15.0, cache: int = CACHE) -> None:
         self.path = path
         self._wait = wait
+        self._cache = cache
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []  # of the parent process: neither to be used nor to be closed here
@@ -88,7 +88,7 @@ class Database:
                     self._inherited += self._idle
                 self._idle, self._seen = [], seen
             connection = self._idle.pop() if self._idle else None
-        return connection or connect(self.path, wait=self._wait)
+        return connection or connect(self.path, wait=self._wait, cache=self._cache)
 
     def _given_back(self, connection: sqlite3.Connection) -> None:
         seen = self._identity()
@@ -107,7 +107,7 @@ class Database:
         return os.getpid(), facts.st_dev, facts.st_ino
 
 
-def connect(path: Path, *, wait: float = 15.0, create: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, wait: float = 15.0, cache: int = CACHE, create: bool = False) -> sqlite3.Connection:
     """A connection to a database file, which must be there unless it may be made."""
     mode = "rwc" if create else "rw"
     connection = sqlite3.connect(
@@ -115,6 +115,7 @@ def connect(path: Path, *, wait: float = 15.0, create: bool = False) -> sqlite3.
     )
     try:
         connection.executescript(_PRAGMAS)
+        connection.execute(f"PRAGMA cache_size = -{cache}")
     except BaseException:
         connection.close()
         raise

@@ -59,11 +59,16 @@ class Originals:
     forget: LetGo
 
 
+def database_of(directory: Path) -> Path:
+    """Where the database of the words in a directory is."""
+    return directory / "words.db"
+
+
 def open_words(
     directory: Path, store: Store, originals: Originals, terms: Terms, *, reached: Reached = unheard, progress: Progress = quiet
 ) -> Words:
     """Open the words of a repository in a directory, restored from the `meta` store if need be."""
-    booted = boot(directory / "words.db", store, progress=progress)
+    booted = boot(database_of(directory), store, progress=progress)
     chain = Chain(booted.database, store, directory / "drafts")
     lease = Lease(store, terms.holder, booted.incarnation, seconds=terms.lease_seconds, settle=terms.settle_seconds)
     commits = Commits(chain, lease, originals.absent, reached)

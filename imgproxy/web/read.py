@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
+from typing import Protocol
 
 import falcon
 
@@ -69,19 +70,14 @@ class Pictures:
     def __init__(self, images: Images, guards: Guards, manner: Manner) -> None:
         self._images = images
         self._guards = guards
+        self._manner = manner
         self._mount = manner.mount
-        self._headers = [
-            ("Accept-Ranges", "bytes"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Cross-Origin-Resource-Policy", "cross-origin"),
-        ]
-        if manner.cors:
-            self._headers.append(("Access-Control-Allow-Origin", manner.cors))
+        self._headers = _headers(manner)
 
     def __call__(self, req: falcon.Request, resp: Response, **_params: str) -> None:
         """Answer one request for a picture."""
         if req.method == "OPTIONS":
-            self._greet(resp)
+            greet(resp, self._manner)
             return
         if req.method not in ("GET", "HEAD"):
             raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", "OPTIONS"])
@@ -107,19 +103,6 @@ class Pictures:
         name = _named(target[1:])
         self._guards.policy.allows(name, signed=False)
         return name, None
-
-    def _greet(self, resp: Response) -> None:
-        """Answer a browser that asks before it asks (a CORS preflight)."""
-        resp.status = falcon.HTTP_204
-        resp.set_headers(self._headers)
-        resp.set_headers(
-            {
-                "Allow": _ALLOW,
-                "Access-Control-Allow-Methods": _ALLOW,
-                "Access-Control-Allow-Headers": "Range, If-None-Match, If-Modified-Since",
-                "Access-Control-Max-Age": "86400",
-            }
-        )
 
     def _show(self, req: falcon.Request, resp: Response, image: Image) -> None:
         resp.context.origin = image.origin
@@ -161,6 +144,30 @@ class Pictures:
             if start:
                 image.file.seek(start)
             resp.stream = Whole(image.file, count) if part is None else Part(image.file, count)  # type: ignore[assignment]
+
+
+def greet(resp: Response, manner: Manner) -> None:
+    """Answer a browser that asks before it asks (a CORS preflight)."""
+    resp.status = falcon.HTTP_204
+    resp.set_headers(_headers(manner))
+    resp.set_headers(
+        {
+            "Allow": _ALLOW,
+            "Access-Control-Allow-Methods": _ALLOW,
+            "Access-Control-Allow-Headers": "Range, If-None-Match, If-Modified-Since",
+            "Access-Control-Max-Age": "86400",
+        }
+    )
+
+
+def _headers(manner: Manner) -> list[tuple[str, str]]:
+    """What every picture says."""
+    headers = [
+        ("Accept-Ranges", "bytes"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Cross-Origin-Resource-Policy", "cross-origin"),
+    ]
+    return [*headers, ("Access-Control-Allow-Origin", manner.cors)] if manner.cors else headers
 
 
 def _kind(name: Name) -> str:
@@ -214,9 +221,24 @@ def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App[falco
     return app
 
 
-def application(images: Images, guards: Guards, checks: Checks, manner: Manner) -> falcon.App[falcon.Request, Response]:
-    """The public application: pictures, health and figures."""
+class Sink(Protocol):
+    """Who answers for all targets of a form."""
+
+    @property
+    def prefix(self) -> re.Pattern[str]:
+        """That form."""
+
+    def __call__(self, req: falcon.Request, resp: Response, **_params: str) -> None:
+        """Answer one request."""
+
+
+def application(
+    images: Images, guards: Guards, checks: Checks, manner: Manner, lookups: Sink | None = None
+) -> falcon.App[falcon.Request, Response]:
+    """The public application: pictures, look-ups, health and figures."""
     app = pictures(images, guards, manner)
+    if lookups is not None:
+        app.add_sink(lookups, lookups.prefix)
     app.add_route("/healthz", Health())
     app.add_route("/readyz", Ready(checks))
     if manner.figures:
