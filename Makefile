@@ -18,7 +18,7 @@ help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 serve: .venv/installed ## serve on http://127.0.0.1:8080 out of ./var, with a few sample images (IMG_... settings count)
-	@exec $(BIN)/imgproxy serve $(foreach sample,$(SAMPLES),--try $(sample))
+	@exec env IMG_AUTOCOMMIT=$${IMG_AUTOCOMMIT:-5} $(BIN)/imgproxy serve $(foreach sample,$(SAMPLES),--try $(sample))
 
 swift: .venv/installed ## run a real Swift to try with, and throw it away at Ctrl-C (SHAPE=4: four devices, three replicas, two regions)
 	@exec $(BIN)/python -m tests.swiftbox.here $(SHAPE)

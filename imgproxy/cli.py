@@ -61,6 +61,7 @@ def serve(samples: tuple[Path, ...]) -> None:
             added = images.add(file)
         for suffix in _SAMPLE_SUFFIXES:
             click.echo(f"try  {_address(settings)}/{added.name.hash}{suffix}")
+    _tell_of_tokens(settings)
     click.echo(f"serving on {', '.join(settings.bind)} out of {settings.data}; stop with Ctrl-C")
     sys.stdout.flush()
     words = [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))]
@@ -188,6 +189,19 @@ def _prepare() -> None:
         click.echo(f"warning: {trouble}", err=True)
     finally:
         house.close()
+
+
+def _tell_of_tokens(settings: Settings) -> None:
+    """See that somebody may write, and say where the first token is."""
+    from imgproxy import wiring
+
+    if settings.admin == "off":
+        return
+    tokens = wiring.tokens_of(settings, os.environ)
+    tokens.begin()
+    if tokens.first.exists():
+        where = "under /admin" if settings.admin == "beside" else f"at {settings.admin}"
+        click.echo(f"writing is {where}, with the token in {tokens.first}")
 
 
 def _settings() -> Settings:

@@ -16,13 +16,30 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from imgproxy import spelling
+from imgproxy import security, spelling
 from imgproxy.errors import BadSettings
 from imgproxy.limits import Limits
-from imgproxy.spelling import Address, Directory, Key, MarkId, MarkPicture, Origin, PresetName, Seconds, Shelf, Size, Store, Suffix, Tier
+from imgproxy.spelling import (
+    Address,
+    AdminDoor,
+    Directory,
+    Key,
+    MarkId,
+    MarkPicture,
+    Origin,
+    Pause,
+    PresetName,
+    Seconds,
+    Shelf,
+    Size,
+    Store,
+    Suffix,
+    Tier,
+)
 
 DEFAULT_FILE = Path("conf/imgproxy.toml")
-NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", "IMG_ADMIN_TOKEN", "IMG_AUTOCOMMIT"))
+ADMIN_TOKEN = "IMG_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
+NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN))
 """Variables that are known, but are no settings of this object."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1024)]
@@ -40,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     derived_waiting: Size = 64 * 2**20
     copies: Size = 10 * 2**30
     snapshot_every: AtLeastOne = 200
+    autocommit: Pause = 0.0
 
     policy: Literal["any", "listed", "signed"] = "any"
     originals: Literal["public", "signed", "private"] = "public"
@@ -48,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     presets: Mapping[PresetName, Suffix] = MappingProxyType({})
     marks: Mapping[MarkId, MarkPicture] = MappingProxyType({})
     cors: Origin = "*"
+    admin: AdminDoor = "beside"
 
     workers: Count = 0
     threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
@@ -107,6 +126,9 @@ def variable(name: str) -> str:
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read the settings from the file (`path`, or `IMG_CONFIG`, or `conf/imgproxy.toml` where that is) and the environment."""
     mistakes: list[str] = []
+    weak = security.too_weak(environ[ADMIN_TOKEN]) if environ.get(ADMIN_TOKEN) else None
+    if weak is not None:
+        mistakes.append(f"{ADMIN_TOKEN}: {weak}")
     said = _from_file(path, environ, mistakes)
     origins = dict.fromkeys(said, "file")
     for name, kind in KINDS.items():
@@ -256,6 +278,8 @@ def _agree(settings: Settings) -> None:
     """Refuse settings that are right by themselves, and wrong together."""
     signed = [name for name in ("policy", "originals") if getattr(settings, name) == "signed"]
     mistakes = [f"{name}: signed needs keys" for name in signed if not settings.keys]
+    if settings.admin.rpartition(":")[2] in {bound.rpartition(":")[2] for bound in settings.bind}:
+        mistakes.append("admin: has the port of bind, and needs one of its own; or say beside")
     if settings.renderer_resident > settings.renderer_memory:
         mistakes.append("renderer_resident: is more than renderer_memory")
     if mistakes:

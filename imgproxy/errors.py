@@ -4,7 +4,14 @@
     |-- BadName          the text is no name; knows the place and what was expected there
     |-- BadSettings      the settings are wrong; carries every mistake at once
     |-- Forbidden        the name is right, but you may not (policy, signature, expiry)
+    |-- Stranger         no token, or none that is known here
+    |-- TooManyTries     so many wrong tokens came from there that none is looked at for a while
     |-- Missing          nothing of that name here (original, watermark profile)
+    |-- BadBody          what was sent is broken, or ended too early
+    |-- TooLarge         what was sent is more than is taken
+    |-- TooSlow          what was sent came too slowly
+    |-- WrongType        what was sent is of no type that is taken there
+    |-- Changed          the record is no longer the one that the asker has seen
     |-- NotAnImage       the bytes are no image, or not the image they say they are
     |-- CannotRead       a known type that this libvips cannot decode, or that the settings refuse
     |-- CannotWrite      a known format that this libvips cannot encode
@@ -83,6 +90,38 @@ class BadSettings(Error):
 
 class Forbidden(Error):
     """The name is right, but this asker may not have it."""
+
+
+class Stranger(Error):
+    """No token, or none that is known here."""
+
+
+class TooManyTries(Error):
+    """Too many wrong tokens came from one place; come back after `retry_after` seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many attempts with wrong tokens")
+        self.retry_after = retry_after
+
+
+class BadBody(Error):
+    """What was sent is broken, or ended too early."""
+
+
+class TooLarge(Error):
+    """What was sent is more than is taken."""
+
+
+class TooSlow(Error):
+    """What was sent came too slowly."""
+
+
+class WrongType(Error):
+    """What was sent is of no type that is taken there."""
+
+
+class Changed(Error):
+    """The record is no longer the one that the asker has seen."""
 
 
 class Missing(Error):

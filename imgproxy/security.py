@@ -8,7 +8,8 @@ keeps a key that is used for something else, too, from signing a picture by acci
 >>> Keyring([b"sixteen or more bytes"]).sign("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08.jpg", expires=1900000000)
 '/s/Bsnpr-ezsNRHPQFyia2H9n2om4IKpgZsfqcL_BNaDWA/1900000000/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08.jpg'
 
-How much one request may cost is another question (`limits.py`).
+A token opens the doors for writing. It is random, only its SHA-256 is kept, and it has scopes, perhaps an end, and a name that stands in
+the log. How much one request may cost is another question (`limits.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal, NoReturn
 
-from imgproxy.errors import BadName, Forbidden
+from imgproxy.errors import BadName, Forbidden, Stranger
 from imgproxy.grammar import Base, Name, parse, rendition
 
 SHORTEST_KEY = 16
@@ -116,3 +119,62 @@ class Policy:
         return (
             f"{suffix} is not listed here: it needs a signed path" if self.renditions == "listed" else "renditions need a signed path here"
         )
+
+
+SCOPES = ("upload", "write", "commit", "sync", "admin")
+"""What a token may be for: put images, say something of them, commit, look after the store; and all of it."""
+
+SHORTEST_TOKEN = 32
+_TOKEN = re.compile("[!-~]{1,200}")
+_WELL_KNOWN = re.compile("change|me|pass|word|secret|admin|token|imgproxy|example|default|test|your|qwerty|1234567890|abcdef")
+_UNLIKE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What somebody may do: the bearer of a token of that SHA-256, in hex; `expires` is in seconds since 1970, None for never."""
+
+    name: str
+    digest: str
+    scopes: frozenset[str]
+    expires: float | None = None
+
+    def allows(self, scope: str) -> bool:
+        """Whether it is enough for a scope, or for `any`."""
+        return scope == "any" or scope in self.scopes or "admin" in self.scopes
+
+
+class Tokens:
+    """The tokens that are known just now."""
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        self._grants = tuple(grants)
+
+    def opened(self, token: str, now: float) -> Grant:
+        """What the bearer of a token may do, or `Stranger`; however many are known, it takes the same time."""
+        digest = digest_of(token)
+        found = [grant for grant in self._grants if hmac.compare_digest(grant.digest, digest)]
+        if not found or (found[0].expires is not None and now >= found[0].expires):
+            raise Stranger("a token is needed here, and this is none, or none any more")
+        return found[0]
+
+
+def new_token() -> str:
+    """A token that nobody has had, and nobody can guess."""
+    return f"img_{secrets.token_urlsafe(32)}"
+
+
+def digest_of(token: str) -> str:
+    """What is kept of a token."""
+    return sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def too_weak(token: str) -> str | None:
+    """Why a token that somebody thought up must not be used; None if it may."""
+    if len(token) < SHORTEST_TOKEN:
+        return f"expected at least {SHORTEST_TOKEN} characters, found {len(token)}"
+    if not _TOKEN.fullmatch(token):
+        return "expected at most 200 characters without spaces, of ASCII alone"
+    if len(set(_WELL_KNOWN.sub("", token.lower()))) < _UNLIKE:
+        return "is easily guessed: let `imgproxy token add` make one"
+    return None

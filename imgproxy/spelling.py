@@ -89,6 +89,16 @@ def seconds(raw: object) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def pause(raw: object) -> float:
+    """A number of seconds as `seconds` reads it, or 0 for never."""
+    return 0.0 if str(raw) in ("0", "0.0") else seconds(raw)
+
+
+def admin_door(raw: object) -> str:
+    """Where the doors for writing are: `beside` the others, at an address of their own, or `off`."""
+    return _text(raw) if raw in ("beside", "off") else address(raw)
+
+
 def address(raw: object) -> str:
     """Where to listen: `host:port`, `[v6]:port` or `unix:PATH`."""
     match = re.fullmatch(r"unix:.+|(?:[A-Za-z0-9.-]*|\[[0-9a-f:]+\]):([0-9]{1,5})", _text(raw))
@@ -211,7 +221,9 @@ def _text(raw: object) -> str:
 
 Size = Annotated[int, size]
 Seconds = Annotated[float, seconds]
+Pause = Annotated[float, pause]
 Address = Annotated[str, address]
+AdminDoor = Annotated[str, admin_door]
 Directory = Annotated[Path, directory]
 Key = Annotated[bytes, key]
 Suffix = Annotated[str, suffix]

@@ -37,7 +37,11 @@ from imgproxy.stores.disk import DiskTier
 from imgproxy.stores.fs import FsStore
 from imgproxy.stores.guarded import Guarded
 from imgproxy.stores.memory import MemoryStore
+from imgproxy.tokens import TokenFile
 from imgproxy.uploads import Uploads
+from imgproxy.urls import Urls
+from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Check, Checks
 from imgproxy.web.lookups import LookUps
 from imgproxy.web.read import Guards, Manner
@@ -116,7 +120,37 @@ def build(settings: Settings, environ: Mapping[str, str]) -> House:
 def furnish(settings: Settings, environ: Mapping[str, str], progress: Progress = quiet) -> Desk:
     """The house with its words, for whoever writes; `progress` hears of a restore, should the database have to be had from the store."""
     shelves = _Shelves(settings, environ)
+    return _furnished(settings, shelves, _house(settings, shelves), progress)
+
+
+def house_and_opening(settings: Settings, environ: Mapping[str, str]) -> tuple[House, Opening]:
+    """The house at once, and what the doors for writing need when it is there: reading does not wait for words."""
+    shelves = _Shelves(settings, environ)
     house = _house(settings, shelves)
+    return house, Opening(lambda: _office(settings, _furnished(settings, shelves, house, quiet)), "the repository")
+
+
+def entrance_of(settings: Settings, environ: Mapping[str, str]) -> Entrance:
+    """Who may come in by the doors for writing."""
+    tokens = tokens_of(settings, environ)
+    tokens.begin()
+    return Entrance(tokens.opened)
+
+
+def tokens_of(settings: Settings, environ: Mapping[str, str]) -> TokenFile:
+    """The tokens of this node."""
+    return TokenFile(settings.data, environ.get(config.ADMIN_TOKEN, ""))
+
+
+def _office(settings: Settings, desk: Desk) -> Office:
+    house, spool = desk.house, settings.data / "spool"
+    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keyring = Keyring(settings.keys) if settings.originals == "signed" else None
+    urls = Urls("/", keyring, settings.presets)
+    return Office(desk.words, desk.uploads, house.images, house.base, derived_of(house), urls, settings.limits, spool)
+
+
+def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Progress) -> Desk:
     meta = shelves.store("meta")
     for prepare in shelves.preparing:
         prepare()

@@ -1,6 +1,8 @@
-"""The applications that a WSGI server runs: `read()`, and `Mounted`, which puts the pictures in front of any other application.
+"""The applications that a WSGI server runs, and `Mounted`, which puts the pictures in front of any other application.
 
-gunicorn "imgproxy.wsgi:read()"
+gunicorn "imgproxy.wsgi:both()"        # pictures, and the doors for writing where the setting `admin` has them
+gunicorn "imgproxy.wsgi:read()"        # pictures alone
+gunicorn "imgproxy.wsgi:admin()"       # the doors for writing alone
 
 from imgproxy.wsgi import Mounted
 application = Mounted(application, "/images")        # Flask, Django, anything that speaks WSGI
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from imgproxy import observe, wiring
 from imgproxy.errors import BadName
 from imgproxy.grammar import parse
+from imgproxy.web import admin as admin_door
 from imgproxy.web import read as door
 from imgproxy.web.target import raw_target
 from imgproxy.wiring import House
@@ -24,14 +27,69 @@ from imgproxy.wiring import House
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from imgproxy.config import Settings
+
 
 def read(environ: Mapping[str, str] | None = None) -> WSGIApplication:
     """The public application, by the settings of this process."""
+    environ, settings = _settings(environ)
+    house = wiring.build(settings, environ)
+    return door.application(house.images, house.guards, house.checks, house.manner, house.lookups)
+
+
+def admin(environ: Mapping[str, str] | None = None) -> WSGIApplication:
+    """The doors for writing, alone."""
+    environ, settings = _settings(environ)
+    house, opening = wiring.house_and_opening(settings, environ)
+    opening.start()
+    return admin_door.application(opening, wiring.entrance_of(settings, environ), house.checks)
+
+
+def both(environ: Mapping[str, str] | None = None) -> WSGIApplication:
+    """The public application, and the doors for writing where the setting `admin` has them."""
+    environ, settings = _settings(environ)
+    if settings.admin == "off":
+        return read(environ)
+    house, opening = wiring.house_and_opening(settings, environ)
+    public = door.application(house.images, house.guards, house.checks, house.manner, house.lookups)
+    opening.start()
+    if settings.admin == "beside":
+        return Beside(public, admin_door.application(opening, wiring.entrance_of(settings, environ)))
+    return Apart(public, admin_door.application(opening, wiring.entrance_of(settings, environ), house.checks), settings.admin)
+
+
+def _settings(environ: Mapping[str, str] | None) -> tuple[Mapping[str, str], Settings]:
     environ = os.environ if environ is None else environ
     settings = wiring.settings_of(environ)
     observe.configure(settings.log_level, settings.log_format)
-    house = wiring.build(settings, environ)
-    return door.application(house.images, house.guards, house.checks, house.manner, house.lookups)
+    return environ, settings
+
+
+class Beside:
+    """The doors for writing beside the public ones, told apart by their paths."""
+
+    def __init__(self, public: WSGIApplication, writing: WSGIApplication) -> None:
+        self._public = public
+        self._writing = writing
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        return (self._writing if admin_door.owns(environ.get("PATH_INFO", "")) else self._public)(environ, start_response)
+
+
+class Apart:
+    """The doors for writing at an address of their own: what comes in there sees nothing else, and nobody else sees them."""
+
+    def __init__(self, public: WSGIApplication, writing: WSGIApplication, address: str) -> None:
+        self._public = public
+        self._writing = writing
+        self._end = address.removeprefix("unix:") if address.startswith("unix:") else int(address.rpartition(":")[2])
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        name = environ["gunicorn.socket"].getsockname()
+        came_in = name if isinstance(name, str) else name[1]
+        return (self._writing if came_in == self._end else self._public)(environ, start_response)
 
 
 class Mounted:

@@ -18,6 +18,7 @@ from imgproxy.spelling import MarkFile, Shelf
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "imgproxy.toml"
 KEY = "00112233445566778899aabbccddeeff"
+TOKEN = "img_LxgCQ0b1mzR8yVqTn3dWvPkU5sJfE7hA"
 
 
 @pytest.fixture(autouse=True)
@@ -314,8 +315,30 @@ def test_a_broken_key_is_never_repeated() -> None:
 
 
 def test_strange_variables_are_a_warning_and_known_ones_are_not() -> None:
-    environ = {"IMG_WORKER": "3", "IMG_XYZZY": "", "IMG_AUTOCOMMIT": "5", "IMG_ADMIN_TOKEN": "x", "IMG_CONFIG": "", "IMGPROXY_BIND": ":1"}
+    environ = {"IMG_WORKER": "3", "IMG_XYZZY": "", "IMG_ADMIN_TOKEN": TOKEN, "IMG_CONFIG": "", "IMGPROXY_BIND": ":1"}
     assert load(None, environ).warnings == ("IMG_WORKER: no such setting; did you mean IMG_WORKERS?", "IMG_XYZZY: no such setting")
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("short", "expected at least 32 characters, found 5"),
+        ("changeme" * 4, "is easily guessed: let `imgproxy token add` make one"),
+        ("a" * 40, "is easily guessed: let `imgproxy token add` make one"),
+        (f"{TOKEN} {TOKEN}", "expected at most 200 characters without spaces, of ASCII alone"),
+    ],
+)
+def test_a_token_that_could_be_guessed_is_a_mistake_and_never_repeated(token: str, why: str) -> None:
+    assert mistakes(environ={"IMG_ADMIN_TOKEN": token}) == [f"IMG_ADMIN_TOKEN: {why}"]
+
+
+def test_a_door_of_its_own_needs_a_port_of_its_own() -> None:
+    assert load(None, {"IMG_ADMIN": "127.0.0.1:8081"}).admin == "127.0.0.1:8081"
+    assert mistakes(environ={"IMG_ADMIN": "0.0.0.0:8080"}) == ["admin: has the port of bind, and needs one of its own; or say beside"]
+
+
+def test_a_pause_may_be_none() -> None:
+    assert [load(None, {"IMG_AUTOCOMMIT": text}).autocommit for text in ("0", "5", "2m")] == [0.0, 5.0, 120.0]
 
 
 def test_a_list_that_allows_nothing_is_a_warning() -> None:

@@ -14,7 +14,9 @@ import falcon.inspect
 import pytest
 
 from imgproxy import cli, config
-from imgproxy.web import lookups, read
+from imgproxy.web import admin, lookups, read
+from imgproxy.web.late import Late
+from imgproxy.web.operation import Operation
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -59,6 +61,27 @@ def test_every_command_says_what_it_does(command: str) -> None:
 def test_every_route_is_in_the_readme(path: str, sentence: str) -> None:
     assert re.search(rf"`{re.escape(path)}[`?]", README)
     assert len(sentence) > 10
+
+
+def _nothing() -> Any:
+    raise AssertionError("a table needs nothing to be shown")
+
+
+OPERATIONS = admin.table(Late(_nothing, "nothing"))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_every_operation_is_in_the_readme_and_says_what_it_does(operation: Operation) -> None:
+    assert f"| `{operation.method} {operation.path}` | {'any' if operation.scope == 'any' else f'`{operation.scope}`'} |" in README
+    assert re.fullmatch(r"[A-Z].{10,}[.]", operation.what)
+    assert all(re.fullmatch(r"[A-Z].{5,}[.]", answer.what) for answer in operation.answers.values())
+
+
+def test_operations_have_names_of_their_own_and_paths_that_are_told() -> None:
+    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+    for operation in OPERATIONS:
+        assert set(re.findall(r"{(\w+)}", operation.path)) == set(operation.parts)
+        assert admin.owns(operation.path)
 
 
 def test_every_route_that_is_served_is_in_the_table_of_routes() -> None:

@@ -29,10 +29,26 @@ class Problem:
 PROBLEMS: dict[type[errors.Error], Problem] = {
     errors.BadName: Problem(falcon.HTTP_404, "Not a name", 60),
     errors.Forbidden: Problem(falcon.HTTP_403, "Forbidden", 10),
+    errors.Stranger: Problem(falcon.HTTP_401, "Who are you", 0),
+    errors.TooManyTries: Problem(falcon.HTTP_429, "Too many attempts", 0),
     errors.Missing: Problem(falcon.HTTP_404, "Not here", 5),
     errors.OutOfStep: Problem(falcon.HTTP_409, "Out of step", 0),
     errors.Locked: Problem(falcon.HTTP_423, "Locked", 0),
     errors.Mismatch: Problem("460 Checksum Mismatch", "Wrong checksum", 0),
+    errors.BadBody: Problem(falcon.HTTP_400, "Broken body", 0),
+    errors.TooLarge: Problem(falcon.HTTP_413, "Too large", 0),
+    errors.TooSlow: Problem(falcon.HTTP_408, "Too slow", 0),
+    errors.WrongType: Problem(falcon.HTTP_415, "Type not taken here", 0),
+    errors.Changed: Problem(falcon.HTTP_412, "Changed meanwhile", 0),
+    errors.BadRecord: Problem(falcon.HTTP_422, "Bad field", 0),
+    errors.Conflict: Problem(falcon.HTTP_409, "Conflict", 0),
+    errors.Unstored: Problem(falcon.HTTP_409, "Originals are missing", 0),
+    errors.NoSession: Problem(falcon.HTTP_404, "No such session", 0),
+    errors.SessionClosed: Problem(falcon.HTTP_409, "Session closed", 0),
+    errors.Outdated: Problem(falcon.HTTP_410, "Search outdated", 0),
+    errors.NotTheWriter: Problem(falcon.HTTP_503, "Another node writes", 0),
+    errors.Forked: Problem(falcon.HTTP_503, "Two writers have met", 0),
+    errors.WordsLost: Problem(falcon.HTTP_503, "The database is lost", 0),
     errors.NotAnImage: Problem(falcon.HTTP_415, "Not an image", 60),
     errors.CannotRead: Problem(falcon.HTTP_415, "Type not accepted", 60),
     errors.CannotWrite: Problem(falcon.HTTP_501, "Format not built in", 60),
@@ -66,12 +82,25 @@ def on_error(req: falcon.Request, resp: Response, error: errors.Error, params: d
     """Answer one of our own errors."""
     problem = problem_of(error)
     body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": int(problem.status[:3]), "detail": str(error)}
-    if isinstance(error, errors.BadName):
-        body["at"] = error.at
-    if problem.status == falcon.HTTP_503:
+    body |= _details(error)
+    if problem.status in (falcon.HTTP_503, falcon.HTTP_429):
         resp.set_header("Retry-After", str(getattr(error, "retry_after", 1)))
+    if problem.status == falcon.HTTP_401:
+        resp.set_header("WWW-Authenticate", 'Bearer realm="imgproxy"')
     resp.context.error = type(error).__name__
     _answer(resp, problem, body)
+
+
+def _details(error: errors.Error) -> dict[str, Any]:
+    """What a program may want to know of an error, beside its text."""
+    match error:
+        case errors.BadName():
+            return {"at": error.at}
+        case errors.BadRecord():
+            return {"field": error.field}
+        case errors.Conflict() | errors.Unstored():
+            return {"records": error.records}
+    return {}
 
 
 def on_http_error(req: falcon.Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
@@ -96,6 +125,7 @@ def on_surprise(req: falcon.Request, resp: Response, error: Exception, params: d
 def _answer(resp: Response, problem: Problem, body: dict[str, Any]) -> None:
     resp.status = problem.status
     resp.content_type = "application/problem+json"
-    resp.set_header("Cache-Control", f"public, max-age={problem.life}" if problem.life else "no-store")
+    if problem.life == 0 or resp.get_header("Cache-Control") != "no-store":
+        resp.set_header("Cache-Control", f"public, max-age={problem.life}" if problem.life else "no-store")
     resp.set_header("X-Content-Type-Options", "nosniff")
     resp.data = json.dumps(body).encode()

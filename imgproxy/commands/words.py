@@ -1,4 +1,4 @@
-"""The commands for words: sessions, commits, search, restore, sync, verify, import; what each prints can be read by a program too."""
+"""The commands for words: sessions, commits, search, restore, sync, verify, import."""
 
 from __future__ import annotations
 

@@ -1,0 +1,32 @@
+"""What the doors for writing hold in their hands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgproxy.images import Images
+from imgproxy.limits import Limits
+from imgproxy.meta.repository import Words
+from imgproxy.stores import Store
+from imgproxy.uploads import Uploads
+from imgproxy.urls import Urls
+from imgproxy.web.late import Late
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """The services of one node for whoever writes; `derived` is where renditions are kept in the store, if they are."""
+
+    words: Words
+    uploads: Uploads
+    images: Images
+    base: Store
+    derived: Store | None
+    urls: Urls
+    limits: Limits
+    spool: Path
+
+
+Opening = Late[Office]
+"""The office, which opens a moment after the server started, or when its store is there again."""

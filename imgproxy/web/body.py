@@ -1,0 +1,164 @@
+"""The body of a request on its way in: bounded, counted, and never waited for without an end.
+
+Two rules keep a client that drips from holding a thread: a piece is there within `PIECE_SECONDS`, and the whole comes at `RATE` or faster
+(after `START_SECONDS`). A server's own read returns when all it was asked for is there, or the connection ends, so somebody else has to
+watch: `Watch` is one thread of the process that ends the reading side of a connection whose time is over.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from imgproxy.errors import BadBody, TooLarge, TooSlow
+
+PIECE = 1 << 18
+"""So many bytes are read at once."""
+
+PIECE_SECONDS = 20.0
+START_SECONDS = 10.0
+RATE = 16 * 2**10
+
+
+class Source(Protocol):
+    """Where a server lets the body be read."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes, or what there is before the end."""
+
+
+class Due:
+    """A moment by which a piece must be there, and the connection that ends if it is not."""
+
+    def __init__(self, connection: socket.socket, at: float) -> None:
+        self.connection: socket.socket | None = connection
+        self.at = at
+        self.late = False
+
+
+class Watch:
+    """Ends the reading side of connections whose time is over; one thread, while there is anything to watch."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[float, int, Due]] = []
+        self._numbers = itertools.count()
+        self._running = False
+
+    def add(self, due: Due) -> None:
+        """Watch a connection until its moment is moved on, or its `connection` is taken away."""
+        with self._changed:
+            heapq.heappush(self._waiting, (due.at, next(self._numbers), due))
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="slow bodies", daemon=True).start()
+            self._changed.notify()
+
+    def release(self, due: Due) -> None:
+        """Watch it no more."""
+        with self._changed:
+            due.connection = None
+
+    def _run(self) -> None:
+        with self._changed:
+            while self._waiting:
+                at, _, due = self._waiting[0]
+                wait = at - time.monotonic()
+                if wait > 0 and due.connection is not None:
+                    self._changed.wait(min(wait, 1.0))
+                    continue
+                heapq.heappop(self._waiting)
+                self._judge(due)
+            self._running = False
+
+    def _judge(self, due: Due) -> None:
+        if due.connection is None:
+            return
+        if due.at > time.monotonic():  # it was moved on meanwhile
+            heapq.heappush(self._waiting, (due.at, next(self._numbers), due))
+            return
+        due.late = True
+        with suppress(OSError):
+            due.connection.shutdown(socket.SHUT_RD)
+
+
+_watch = Watch()
+
+
+class Body:
+    """What a client sends, at most so many bytes of it; `size` is what it has announced, None if it did not."""
+
+    def __init__(self, environ: Mapping[str, Any], most: int) -> None:
+        self._source: Source = environ["wsgi.input"]
+        self._connection: socket.socket | None = environ.get("gunicorn.socket")
+        self._most = most
+        self.size = _announced(environ)
+        self.read_bytes = 0
+        self._due: Due | None = None
+        self._began = time.monotonic()
+        self._over = False
+        if self.size is not None and self.size > most:
+            raise TooLarge(f"{self.size} bytes were announced; at most {most} are taken here")
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes, or what is left; raise `BadBody` if it ends too early, `TooSlow`, or `TooLarge`."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(PIECE), b""))
+        wanted = min(size, PIECE) if self.size is None else min(size, PIECE, self.size - self.read_bytes)
+        if wanted == 0 or self._over:
+            return b""
+        data = self._waited_for(wanted)
+        self.read_bytes += len(data)
+        if self.read_bytes > self._most:
+            raise TooLarge(f"at most {self._most} bytes are taken here")
+        if len(data) < wanted:
+            self._over = True
+            if self.size is not None:
+                raise BadBody(f"{self.size} bytes were announced, and only {self.read_bytes} came")
+        return data
+
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        if self._due is not None:
+            _watch.release(self._due)
+            self._due = None
+
+    def _waited_for(self, wanted: int) -> bytes:
+        now = time.monotonic()
+        at = min(now + PIECE_SECONDS, self._began + START_SECONDS + (self.read_bytes + wanted) / RATE)
+        if self._connection is not None:
+            self._watched(self._connection, at)
+        try:
+            data = self._source.read(wanted)
+        except Exception as error:  # whatever a server raises when its client is gone, or sends what is no body
+            raise self._too_slow() or BadBody("the body is broken, or ended too early") from error
+        late = self._too_slow()
+        if late is not None and len(data) < wanted:
+            raise late
+        return data
+
+    def _watched(self, connection: socket.socket, at: float) -> None:
+        if self._due is None:
+            self._due = Due(connection, at)
+            _watch.add(self._due)
+        else:
+            self._due.at = at
+
+    def _too_slow(self) -> TooSlow | None:
+        return TooSlow("the body came too slowly") if self._due is not None and self._due.late else None
+
+
+def _announced(environ: Mapping[str, Any]) -> int | None:
+    """The length that a request says its body has; None if it comes in chunks, until its end."""
+    if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
+        return None
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if not text.isascii() or not text.isdigit():
+        raise BadBody("the length of the body is no number")
+    return int(text)
