@@ -56,6 +56,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     derived: Literal["auto", "behind", "before", "off"] = "auto"
     derived_waiting: Size = 64 * 2**20
     copies: Size = 10 * 2**30
+    uploads: AtLeastOne = 1_000
+    uploads_waiting: Size = 10 * 2**30
+    uploads_kept: Seconds = 86_400.0
     snapshot_every: AtLeastOne = 200
     autocommit: Pause = 0.0
 

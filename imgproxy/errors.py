@@ -11,6 +11,7 @@
     |-- TooLarge         what was sent is more than is taken
     |-- TooSlow          what was sent came too slowly
     |-- WrongType        what was sent is of no type that is taken there
+    |-- WrongVersion     the protocol is spoken here in another version
     |-- Changed          the record is no longer the one that the asker has seen
     |-- NotAnImage       the bytes are no image, or not the image they say they are
     |-- CannotRead       a known type that this libvips cannot decode, or that the settings refuse
@@ -47,14 +48,26 @@
         `-- StoreFull    no room to write
 
 Absence is a value (`None`), failure is an exception. What an error becomes in HTTP is decided at the door, in one table.
+On the wire an error is named by its class (`urn`), so that a client of ours can raise it again.
 `str(error)` is one or more lines fit for a stranger's eyes: no paths, no addresses, no secrets.
 """
 
 from __future__ import annotations
 
+import re
+
 
 class Error(Exception):
     """Anything this project refuses or fails at."""
+
+
+def urn(kind: type[Error]) -> str:
+    """What names a kind of error on the wire.
+
+    >>> urn(NotAnImage)
+    'urn:imgproxy:not-an-image'
+    """
+    return "urn:imgproxy:" + re.sub("(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
 
 
 class BadName(Error):
@@ -118,6 +131,10 @@ class TooSlow(Error):
 
 class WrongType(Error):
     """What was sent is of no type that is taken there."""
+
+
+class WrongVersion(Error):
+    """The protocol is spoken here in another version."""
 
 
 class Changed(Error):

@@ -29,13 +29,26 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from imgproxy.errors import BadRecord, Busy, CannotRead, Damaged, Locked, Mismatch, Missing, NoSession, NotAnImage, OutOfStep, TooMuch
+from imgproxy.errors import (
+    BadRecord,
+    Busy,
+    CannotRead,
+    Damaged,
+    Locked,
+    Mismatch,
+    Missing,
+    NoSession,
+    NotAnImage,
+    OutOfStep,
+    TooLarge,
+    TooMuch,
+)
 from imgproxy.stores.files import in_words, spoken, sync_directory, write
 
 ALGORITHMS = ("sha1", "sha256", "md5")
 """How bytes may be vouched for."""
 
-REFUSALS = (BadRecord, CannotRead, Damaged, Mismatch, NoSession, NotAnImage, TooMuch)
+REFUSALS = (BadRecord, CannotRead, Damaged, Mismatch, NoSession, NotAnImage, TooLarge, TooMuch)
 """What is wrong with an upload for good."""
 
 _BLOCK = 2**16
@@ -101,9 +114,9 @@ class Spool:
         self.terms = terms
 
     def create(self, length: int, said: Told) -> Upload:
-        """Begin an upload; raise `TooMuch` if it is to be too large, `Busy` if there are too many."""
+        """Begin an upload; raise `TooLarge` if it is to be too large, `Busy` if there are too many."""
         if length > self.terms.file_bytes:
-            raise TooMuch(f"the file has {length} bytes; limits.file_bytes allows {self.terms.file_bytes}")
+            raise TooLarge(f"the file has {length} bytes; limits.file_bytes allows {self.terms.file_bytes}")
         upload = Upload(token_hex(16), length, dict(said))
         with spoken(), self._alone():
             self._sweep()
@@ -233,7 +246,7 @@ class Spool:
                 sum.update(data)
                 most -= len(data)
                 if most < 0:
-                    raise TooMuch("more bytes than the upload was to have")
+                    raise TooLarge("more bytes than the upload was to have")
                 with spoken():
                     file.write(data)
             if not hmac.compare_digest(sum.digest(), digest.value):
@@ -338,7 +351,7 @@ def _put(part: BinaryIO, length: int, offset: int, data: bytes) -> None:
             if facts.st_size != offset:
                 raise OutOfStep(f"the upload stands at {facts.st_size}")
             if offset + len(data) > length:
-                raise TooMuch(f"more bytes than the {length} that the upload was to have")
+                raise TooLarge(f"more bytes than the {length} that the upload was to have")
             part.seek(offset)
             write(part, data)
         finally:

@@ -17,6 +17,9 @@ from imgproxy.meta.repository import Words
 from imgproxy.meta.sessions import Session
 from imgproxy.picture import Study
 
+_ANY = Record("0" * 64, "png", 1, 1, 1)
+"""Nobody in particular."""
+
 
 class Uploaded(NamedTuple):
     """What became of an upload, and its record as its session shows it."""
@@ -41,6 +44,11 @@ class Uploads:
         record = edited(described(added, self._images.study(added.name.hash)), said)
         self._words.sessions.put(session, record)
         return Uploaded(added, record)
+
+    def check(self, session: str, said: Mapping[str, object]) -> None:
+        """Return if something of that kind could be said of an original in that session, before there is one."""
+        self._words.sessions.find(session)
+        edited(_ANY, said)
 
     def described(self, hash: str) -> Record:
         """The record of an original that is in the store and has none."""

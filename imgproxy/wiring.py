@@ -28,6 +28,8 @@ from imgproxy.originals import Originals
 from imgproxy.picture import EDITION
 from imgproxy.pool import Pool, PoolPlan
 from imgproxy.quarantine import Quarantine
+from imgproxy.resumable import Spool
+from imgproxy.resumable import Terms as SpoolTerms
 from imgproxy.security import Keyring, Policy
 from imgproxy.spelling import Shelf, seconds
 from imgproxy.stores import Store
@@ -41,6 +43,7 @@ from imgproxy.tokens import TokenFile
 from imgproxy.uploads import Uploads
 from imgproxy.urls import Urls
 from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.admin.tus import keeping
 from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Check, Checks
 from imgproxy.web.lookups import LookUps
@@ -147,7 +150,12 @@ def _office(settings: Settings, desk: Desk) -> Office:
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     keyring = Keyring(settings.keys) if settings.originals == "signed" else None
     urls = Urls("/", keyring, settings.presets)
-    return Office(desk.words, desk.uploads, house.images, house.base, derived_of(house), urls, settings.limits, spool)
+    terms = SpoolTerms(
+        settings.limits.file_bytes, settings.uploads, settings.uploads_waiting, settings.uploads_kept, patience=settings.patience
+    )
+    partial = Spool(settings.data / "uploads", terms, keeping(desk.uploads, desk.words, urls))
+    partial.sweep()
+    return Office(desk.words, desk.uploads, house.images, house.base, derived_of(house), urls, settings.limits, spool, partial)
 
 
 def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Progress) -> Desk:

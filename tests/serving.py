@@ -86,6 +86,16 @@ class Server:
                 answer += data
         return answer
 
+    def half(self, request: bytes) -> bytes:
+        """Send these very bytes and nothing more, as a client does that hangs up its side; what comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as sock:
+            sock.sendall(request)
+            sock.shutdown(socket.SHUT_WR)
+            answer = b""
+            while data := sock.recv(65536):
+                answer += data
+        return answer
+
     def put(self, *files: Path) -> list[str]:
         """Keep files by the command line; the base names."""
         done = subprocess.run([COMMAND, "put", *map(str, files)], env=dict(self.env), capture_output=True, check=True, timeout=60)

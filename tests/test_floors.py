@@ -24,7 +24,6 @@ FLOORS = {
     "addresses": 2,
     "calls": 3,
     "config": 3,
-    "exporting": 6,
     "fetch": 3,
     "flights": 3,
     "pool": 3,

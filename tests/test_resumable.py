@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgproxy.errors import Busy, Locked, Mismatch, Missing, NotAnImage, OutOfStep, StoreDown, TooMuch
+from imgproxy.errors import Busy, Locked, Mismatch, Missing, NotAnImage, OutOfStep, StoreDown, TooLarge
 from imgproxy.resumable import ALGORITHMS, Digest, Spool, Terms
 
 BYTES = bytes(range(256)) * 1024
@@ -124,7 +124,7 @@ def test_bytes_for_another_offset_are_refused(spool: Spool) -> None:
 @pytest.mark.parametrize("digest", [None, Digest("md5", b"")])
 def test_more_bytes_than_were_announced_are_refused(spool: Spool, digest: Digest | None) -> None:
     upload = spool.create(5, {})
-    with pytest.raises(TooMuch):
+    with pytest.raises(TooLarge):
         spool.append(upload.id, 0, io.BytesIO(b"abcdef"), digest)
     assert spool.look(upload.id).offset == 0
 
@@ -231,7 +231,7 @@ def test_what_is_no_id_is_missing(spool: Spool, id: str) -> None:
 
 def test_there_may_be_so_many_and_so_large_ones(tmp_path: Path, desk: Desk) -> None:
     spool = Spool(tmp_path, Terms(2**20, uploads=3, bytes=2**20), desk)
-    with pytest.raises(TooMuch):
+    with pytest.raises(TooLarge):
         spool.create(2**20 + 1, {})
     first = spool.create(2**20 - 10, {})
     spool.create(5, {})

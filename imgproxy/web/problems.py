@@ -39,6 +39,7 @@ PROBLEMS: dict[type[errors.Error], Problem] = {
     errors.TooLarge: Problem(falcon.HTTP_413, "Too large", 0),
     errors.TooSlow: Problem(falcon.HTTP_408, "Too slow", 0),
     errors.WrongType: Problem(falcon.HTTP_415, "Type not taken here", 0),
+    errors.WrongVersion: Problem(falcon.HTTP_412, "Version not spoken", 0),
     errors.Changed: Problem(falcon.HTTP_412, "Changed meanwhile", 0),
     errors.BadRecord: Problem(falcon.HTTP_422, "Bad field", 0),
     errors.Conflict: Problem(falcon.HTTP_409, "Conflict", 0),
@@ -81,8 +82,13 @@ def problem_of(error: errors.Error) -> Problem:
 def on_error(req: falcon.Request, resp: Response, error: errors.Error, params: dict[str, Any]) -> None:
     """Answer one of our own errors."""
     problem = problem_of(error)
-    body: dict[str, Any] = {"type": "about:blank", "title": problem.title, "status": int(problem.status[:3]), "detail": str(error)}
-    body |= _details(error)
+    body: dict[str, Any] = {
+        "type": errors.urn(type(error)),
+        "title": problem.title,
+        "status": int(problem.status[:3]),
+        "detail": str(error),
+        **_details(error),
+    }
     if problem.status in (falcon.HTTP_503, falcon.HTTP_429):
         resp.set_header("Retry-After", str(getattr(error, "retry_after", 1)))
     if problem.status == falcon.HTTP_401:
@@ -96,7 +102,7 @@ def _details(error: errors.Error) -> dict[str, Any]:
     match error:
         case errors.BadName():
             return {"at": error.at}
-        case errors.BadRecord():
+        case errors.BadRecord() | errors.BadTask():
             return {"field": error.field}
         case errors.Conflict() | errors.Unstored():
             return {"records": error.records}

@@ -2,6 +2,7 @@
 
 status.py   how the repository is
 images.py   images and what is said of them
+tus.py      uploads that may be interrupted
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import falcon
 
 from imgproxy import errors
-from imgproxy.web.admin import images, status
+from imgproxy.web.admin import images, status, tus
 from imgproxy.web.admin.office import Opening
 from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Checks, Diary, Figures, Health, Ready, Response
 from imgproxy.web.operation import Door, Operation
 from imgproxy.web.problems import on_error, on_http_error, on_surprise
 
-PAGES = (status, images)
+PAGES = (status, images, tus)
 """What the table is made of: modules with `operations`."""
 
 
@@ -32,7 +33,7 @@ def owns(path: str) -> bool:
 
 def application(opening: Opening, entrance: Entrance, checks: Checks | None = None) -> falcon.App[falcon.Request, Response]:
     """The doors for writing; with `checks` they stand alone, and tell of their health too."""
-    app: falcon.App[falcon.Request, Response] = falcon.App(response_type=Response, middleware=[Diary()])
+    app: falcon.App[falcon.Request, Response] = falcon.App(response_type=Response, middleware=[Diary(), tus.Protocol()])
     app.add_error_handler(Exception, on_surprise)
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(errors.Error, on_error)

@@ -35,6 +35,16 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """An original that is here now."""
+
+    hash: str
+    name: str
+    url: str
+    new: bool
+    """Whether it was not here before."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How the repository is, seen from this node."""
 

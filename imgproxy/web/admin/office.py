@@ -8,6 +8,7 @@ from pathlib import Path
 from imgproxy.images import Images
 from imgproxy.limits import Limits
 from imgproxy.meta.repository import Words
+from imgproxy.resumable import Spool
 from imgproxy.stores import Store
 from imgproxy.uploads import Uploads
 from imgproxy.urls import Urls
@@ -16,7 +17,10 @@ from imgproxy.web.late import Late
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """The services of one node for whoever writes; `derived` is where renditions are kept in the store, if they are."""
+    """The services of one node for whoever writes; `derived` is where renditions are kept in the store, if they are.
+
+    `spool` is for bodies on their way in, `partial` for uploads in several requests.
+    """
 
     words: Words
     uploads: Uploads
@@ -26,6 +30,7 @@ class Office:
     urls: Urls
     limits: Limits
     spool: Path
+    partial: Spool
 
 
 Opening = Late[Office]

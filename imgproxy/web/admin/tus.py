@@ -1,0 +1,285 @@
+"""Uploads that may be interrupted, by the tus protocol 1.0: creation (with the first bytes), offsets, checksums, termination, expiration.
+
+What `Upload-Metadata` may say: `session`, the fields of a record (`tags` with commas, `user` as JSON), and `sha256`, which the whole is
+compared with. What clients say of a file beside that (`filename` and the like) is not kept. The answer that ends an upload says what it
+has become: in headers, and in JSON for who asks for JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from email.utils import formatdate
+from typing import Any, BinaryIO
+
+import falcon
+
+from imgproxy.errors import BadBody, BadRecord, Error, Mismatch, WrongVersion
+from imgproxy.meta.record import EDITABLE
+from imgproxy.meta.repository import Words
+from imgproxy.resumable import ALGORITHMS, Digest, Told, Upload
+from imgproxy.uploads import Uploads
+from imgproxy.urls import Urls
+from imgproxy.web import operation as form
+from imgproxy.web.admin import models
+from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.operation import Answer, Asked, Operation, Reply
+
+PATH = "/admin/uploads"
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
+MEDIA = "application/offset+octet-stream"
+
+_ID = "[0-9a-f]{32}"
+_NUMBER = re.compile("[0-9]{1,15}")
+_IGNORED = frozenset("filename filetype name type relativePath lastModified".split())
+_RESULT = {
+    "Image-Hash": "The hash of the original, when the upload is complete.",
+    "Image-Name": "Its name.",
+    "Image-Url": "Where it is.",
+    "Image-New": "Whether it was not here before.",
+}
+_OFFSET = {"Upload-Offset": "How many bytes are here.", "Upload-Expires": "When they are forgotten if no more come."}
+
+
+class Protocol:
+    """Falcon middleware that has every answer say which version is spoken."""
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool) -> None:
+        """Say so."""
+        if req.path == PATH or req.path.startswith(f"{PATH}/"):
+            resp.set_header("Tus-Resumable", VERSION)
+            if resp.status_code == 412:
+                resp.set_header("Tus-Version", VERSION)
+
+
+def keeping(uploads: Uploads, words: Words, urls: Urls) -> Callable[[BinaryIO, Told], Told]:
+    """What makes an original of a complete upload."""
+
+    def keep(file: BinaryIO, said: Told) -> Told:
+        if said["sha256"] and _sha256(file) != said["sha256"]:
+            raise Mismatch("the whole does not have the sha256 that was announced")
+        done = uploads.keep(file, words.sessions.find(said["session"]), said["record"])
+        name = done.added.name
+        return {"hash": name.hash, "name": str(name), "url": urls.url(name), "new": done.added.new}
+
+    return keep
+
+
+def operations(opening: Opening) -> tuple[Operation, ...]:
+    """The rows of this page of the table."""
+    return (*_beginning(opening), *_going_on(opening))
+
+
+def _beginning(opening: Opening) -> tuple[Operation, ...]:
+    def abilities(asked: Asked[Any]) -> Reply:
+        headers = {
+            "Tus-Version": VERSION,
+            "Tus-Extension": EXTENSIONS,
+            "Tus-Max-Size": str(opening.get().limits.file_bytes),
+            "Tus-Checksum-Algorithm": ",".join(ALGORITHMS),
+        }
+        return Reply(status=204, headers=headers)
+
+    def create(asked: Asked[Any]) -> Reply:
+        _must_speak(asked)
+        office = opening.get()
+        said = _said(asked.headers.get("upload-metadata", ""))
+        office.uploads.check(said["session"], said["record"])
+        upload = office.partial.create(_number(asked, "upload-length"), said)
+        if asked.media == MEDIA:
+            upload = _with_first_bytes(office, upload, asked)
+        return _told(asked, upload, 201, {"Location": f"{PATH}/{upload.id}"})
+
+    return (
+        Operation(
+            name="upload_abilities",
+            method="OPTIONS",
+            path=PATH,
+            scope=None,
+            what="Which version and parts of the tus protocol are spoken here.",
+            call=abilities,
+            answers={204: Answer("They stand in the headers.", headers={"Tus-Version": "Versions.", "Tus-Extension": "Parts."})},
+            writes=False,
+        ),
+        Operation(
+            name="create_upload",
+            method="POST",
+            path=PATH,
+            scope="upload",
+            what="Begin an upload that may be interrupted (tus 1.0).",
+            call=create,
+            body=form.Upload(("*/*",), 2**40),
+            headers={
+                "Upload-Length": "How many bytes it will have.",
+                "Upload-Metadata": "Session, fields of the record, sha256: names and base64, with commas.",
+            },
+            answers={
+                201: Answer("It has begun.", models.Kept, headers={"Location": "Where to send the bytes.", **_OFFSET, **_RESULT}),
+                412: Answer("Another version of the protocol."),
+                460: Answer("The bytes do not have the checksum that came with them."),
+            },
+        ),
+    )
+
+
+def _going_on(opening: Opening) -> tuple[Operation, ...]:
+    def look(asked: Asked[Any]) -> Reply:
+        _must_speak(asked)
+        upload = opening.get().partial.look(asked.path["id"])
+        return _told(asked, upload, 200, {"Upload-Length": str(upload.length)})
+
+    def append(asked: Asked[Any]) -> Reply:
+        _must_speak(asked)
+        upload = opening.get().partial.append(asked.path["id"], _number(asked, "upload-offset"), asked.body, _digest(asked))
+        return _told(asked, upload, 204, {})
+
+    def end(asked: Asked[Any]) -> Reply:
+        _must_speak(asked)
+        opening.get().partial.remove(asked.path["id"])
+        return Reply(status=204)
+
+    there = {
+        404: Answer("No such upload, or none any more."),
+        412: Answer("Another version of the protocol."),
+        423: Answer("It is just being finished."),
+    }
+    return (
+        Operation(
+            name="look_at_upload",
+            method="HEAD",
+            path=f"{PATH}/{{id}}",
+            scope="upload",
+            what="How much of an upload is here.",
+            call=look,
+            parts={"id": _ID},
+            answers={200: Answer("It stands in the headers.", headers={**_OFFSET, **_RESULT}), **there},
+            writes=False,
+        ),
+        Operation(
+            name="append_to_upload",
+            method="PATCH",
+            path=f"{PATH}/{{id}}",
+            scope="upload",
+            what="Go on with an upload: the bytes that follow `Upload-Offset`.",
+            call=append,
+            parts={"id": _ID},
+            body=form.Upload((MEDIA,), 2**40),
+            headers={"Upload-Offset": "Where the bytes belong.", "Upload-Checksum": "sha1, sha256 or md5, a space, and the sum in base64."},
+            answers={
+                200: Answer(
+                    "They are here, and the upload is complete; for who accepts JSON.", models.Kept, headers={**_OFFSET, **_RESULT}
+                ),
+                204: Answer("They are here.", headers={**_OFFSET, **_RESULT}),
+                409: Answer("The upload stands elsewhere."),
+                460: Answer("The bytes do not have the checksum that came with them."),
+                **there,
+            },
+        ),
+        Operation(
+            name="end_upload",
+            method="DELETE",
+            path=f"{PATH}/{{id}}",
+            scope="upload",
+            what="Forget an upload, and what has come of it.",
+            call=end,
+            parts={"id": _ID},
+            answers={204: Answer("It is forgotten."), **there},
+        ),
+    )
+
+
+def _with_first_bytes(office: Office, upload: Upload, asked: Asked[Any]) -> Upload:
+    """Add what came with the creation; if that fails, nobody knows of the upload."""
+    try:
+        return office.partial.append(upload.id, 0, asked.body, _digest(asked))
+    except BaseException:
+        with suppress(Error):
+            office.partial.remove(upload.id)
+        raise
+
+
+def _told(asked: Asked[Any], upload: Upload, status: int, headers: Mapping[str, str]) -> Reply:
+    """How an upload stands, and what it has become."""
+    told = {**headers, "Upload-Offset": str(upload.offset), "Upload-Expires": formatdate(upload.expires, usegmt=True)}
+    audit: dict[str, object] = {"id": upload.id, "offset": upload.offset}
+    if upload.result is None:
+        return Reply(status=status, headers=told, audit=audit)
+    kept = models.Kept(**upload.result)
+    told |= {"Image-Hash": kept.hash, "Image-Name": kept.name, "Image-Url": kept.url, "Image-New": str(kept.new).lower()}
+    wants_json = form.JSON in asked.headers.get("accept", "")
+    if status == 204 and wants_json:
+        status = 200
+    return Reply(kept if wants_json else None, status, told, {**audit, "hash": kept.hash})
+
+
+# ---- what the headers say
+
+
+def _must_speak(asked: Asked[Any]) -> None:
+    if asked.headers.get("tus-resumable") != VERSION:
+        raise WrongVersion(f"expected Tus-Resumable: {VERSION}")
+
+
+def _number(asked: Asked[Any], header: str) -> int:
+    text = asked.headers.get(header, "")
+    if not _NUMBER.fullmatch(text):
+        raise BadBody(f"expected a number of bytes as {header.title()}")
+    return int(text)
+
+
+def _digest(asked: Asked[Any]) -> Digest | None:
+    text = asked.headers.get("upload-checksum")
+    if text is None:
+        return None
+    algorithm, _, value = text.partition(" ")
+    if algorithm not in ALGORITHMS:
+        raise BadBody(f"expected a checksum by {', '.join(ALGORITHMS)}")
+    return Digest(algorithm, _decoded("Upload-Checksum", value.strip()))
+
+
+def _said(text: str) -> dict[str, Any]:
+    """What the metadata says: the session, the fields of the record, and the SHA-256 of the whole."""
+    said: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = pair.partition(" ")
+        if name in said:
+            raise BadRecord(name, "is said twice")
+        try:
+            said[name] = _decoded("Upload-Metadata", value.strip()).decode()
+        except UnicodeDecodeError as error:
+            raise BadRecord(name, "is no text") from error
+    known = {name: value for name, value in said.items() if name not in _IGNORED}
+    session, sha256 = known.pop("session", ""), known.pop("sha256", "")
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise BadRecord("sha256", "is not 64 lowercase hex digits")
+    return {"session": session, "sha256": sha256, "record": {name: _field(name, value) for name, value in known.items()}}
+
+
+def _field(name: str, value: str) -> object:
+    if name not in EDITABLE:
+        raise BadRecord(name, "is nothing that an upload may say")
+    if name == "tags":
+        return [tag.strip() for tag in value.split(",") if tag.strip()]
+    if name == "user":
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise BadRecord(name, "is not JSON") from error
+    return value
+
+
+def _decoded(what: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise BadBody(f"expected base64 in {what}") from error
+
+
+def _sha256(file: BinaryIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # an open file has all that is needed
