@@ -23,7 +23,6 @@ from imgproxy.errors import CallFailed, NoConnection, TooMuch
 Body: TypeAlias = bytes | Iterable[bytes] | BinaryIO | None
 """What is sent: bytes, some after the other, or a file from where it stands."""
 
-_CHUNK = 1 << 16
 _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "imgproxy"}
 _LONGEST = 86_400.0
 _OURS_TO_MEND = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError)
@@ -60,10 +59,10 @@ class Answer:
         address = stream.get_extra_info("server_addr") if stream is not None else None
         return str(address[0]) if isinstance(address, tuple) else ""
 
-    def chunks(self, size: int = _CHUNK) -> Iterator[bytes]:
-        """The body as it was sent, piece by piece."""
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it was sent, piece by piece as it comes: of one that breaks off, nothing is held back."""
         with _in_our_words():
-            yield from self._response.iter_raw(size)
+            yield from self._response.iter_raw()
 
     def read(self, most: int | None = None) -> bytes:
         """All of the body, or `TooMuch` if it is longer than `most` bytes."""

@@ -248,3 +248,29 @@ def test_another_node_writes_on_where_the_first_left_off(shared: tuple[Typist, T
     one.run("set", hash, "description=and one again")
     assert one.run("commit") == "3\n"
     assert json.loads(two.run("search", "--json"))["description"] == "and one again"
+
+
+def test_an_export_lays_out_what_is_committed_and_goes_on_where_it_was(typist: Typist) -> None:
+    first, second = typist.put(1), typist.put(2)
+    typist.run("set", first, "title=Red & green", "taken_at=2024-05-17", "tags=fine")
+    typist.run("commit")
+    hidden = typist.put(3)
+    paths = [f"2000/01/01/{second[:12]}.png", f"2024/05/17/red-green-{first[:12]}.png"]
+    assert typist.run("export", "tree", "--tag", "fine").split() == paths[1:]
+    assert typist.run("export", "tree").split() == paths[:1]
+    assert typist.run("export", "tree").split() == []
+    assert [(typist.home / "tree" / path).read_bytes() for path in paths] == [png(60, 40, 2), png(60, 40, 1)]
+    assert (typist.home / "tree" / paths[0]).stat().st_nlink == 2
+    assert not [path for path in (typist.home / "tree").rglob("*") if hidden[:12] in path.name]
+    assert typist.run("export", "copies", "--copy", "green").split() == paths[1:]
+    assert (typist.home / "copies" / paths[1]).stat().st_nlink == 1
+
+
+def test_an_export_tells_what_the_store_has_lost_and_goes_on(typist: Typist) -> None:
+    lost, there = typist.put(1), typist.put(2)
+    typist.run("commit")
+    FsStore(typist.home / "var" / "store" / "base").delete(lost)
+    told = typist.run("export", "tree", fails=True)
+    assert lost in told
+    assert (typist.home / "tree" / f"2000/01/01/{there[:12]}.png").exists()
+    typist.run("export", "tree", "--from", "not a day", fails=True)

@@ -190,7 +190,7 @@ def test_look_ups_are_for_reading(asker: Asker, path: str) -> None:
 
 
 def test_without_the_database_pictures_go_on_and_with_a_new_one_look_ups_do_too(tmp_path: Path) -> None:
-    with serving(tmp_path / "var") as server:
+    with serving(tmp_path / "var", IMG_ADMIN="off") as server:
         (name,) = server.put(written(tmp_path / "a.png", PICTURE))
         said(server, HASH, **SHOP)
         assert server.get(f"/image/read?sum={MD5}").status == 302
@@ -209,7 +209,7 @@ def test_without_the_database_pictures_go_on_and_with_a_new_one_look_ups_do_too(
 
 
 def test_a_damaged_database_is_told_and_pictures_go_on(tmp_path: Path) -> None:
-    with serving(tmp_path / "var") as server:
+    with serving(tmp_path / "var", IMG_ADMIN="off") as server:
         (name,) = server.put(written(tmp_path / "a.png", PICTURE))
         words = server.data / "words" / "words.db"
         for part in words.parent.glob("words.db-*"):
@@ -240,9 +240,9 @@ def test_the_way_leads_only_where_its_asker_may_go(tmp_path: Path, settings: dic
 
 
 def test_a_reading_node_follows_the_writer(tmp_path: Path) -> None:
-    with serving(tmp_path / "writer", IMG_WORKERS="1") as writer:
+    with serving(tmp_path / "writer", IMG_WORKERS="1", IMG_ADMIN="off") as writer:
         store = f"fs://{writer.data / 'store'}"
-        with serving(tmp_path / "reader", IMG_WORKERS="1", IMG_STORE=store) as reader:
+        with serving(tmp_path / "reader", IMG_WORKERS="1", IMG_STORE=store, IMG_ADMIN="off") as reader:
             assert reader.get(f"/image/read?sum={MD5}").status == 503
             writer.put(written(tmp_path / "a.png", PICTURE))
             said(writer, HASH, domain="d", dkey="1")

@@ -1,14 +1,15 @@
 """The commands that work with a repository, and not only with names; what each prints can be read by a program too.
 
 words.py    sessions, commits, search, restore, sync, verify, import
+export.py   originals laid out for people
 token.py    who may write by HTTP
 """
 
 from __future__ import annotations
 
-from imgproxy.commands import token, words
+from imgproxy.commands import export, token, words
 from imgproxy.commands.words import desk
 
 __all__ = ["COMMANDS", "desk"]
 
-COMMANDS = (*words.COMMANDS, *token.COMMANDS)
+COMMANDS = (*words.COMMANDS, *export.COMMANDS, *token.COMMANDS)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,31 @@ from imgproxy.errors import BadRecord, Busy, Error, Missing, StoreTrouble
 
 if TYPE_CHECKING:
     from imgproxy.meta.commits import Commit
+    from imgproxy.meta.query import Query
     from imgproxy.meta.record import Record
     from imgproxy.wiring import Desk
 
 _SESSION = click.option("--session", default="", help="The id or name of a session; the default session if none is named.")
 _AUTHOR = click.option("--author", default=lambda: os.environ.get("USER", ""), help="Who does this; the user's name if nobody is named.")
 _SUFFIXES = frozenset(".avif .gif .heic .jp2 .jpe .jpeg .jpg .jxl .png .svg .tif .tiff .webp".split())
+
+
+_ASKING = (
+    click.option("--tag", "tags", multiple=True, help="With this tag; may be repeated."),
+    click.option("--from", "taken_from", default="", help="Taken at this time or day, or later."),
+    click.option("--to", "taken_to", default="", help="Taken at this time or day, or earlier."),
+    click.option("--type", default="", help="Of this type, such as jpg."),
+    click.option("--orientation", default="", help="landscape, portrait or square."),
+    click.option("--alias", default="", help="With this alias: domain/dkey."),
+    click.option("--md5", default="", help="With this MD5."),
+)
+
+
+def asking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which images are meant, beside words."""
+    for option in reversed(_ASKING):
+        command = option(command)
+    return command
 
 
 @contextmanager
@@ -228,13 +247,7 @@ def revert(number: int, author: str) -> None:
 @click.argument("words", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print whole records, a JSON object a line.")
 @click.option("--most", default=1000, show_default=True, help="How many.")
-@click.option("--tag", "tags", multiple=True, help="With this tag; may be repeated.")
-@click.option("--from", "taken_from", default="", help="Taken at this time or day, or later.")
-@click.option("--to", "taken_to", default="", help="Taken at this time or day, or earlier.")
-@click.option("--type", default="", help="Of this type, such as jpg.")
-@click.option("--orientation", default="", help="landscape, portrait or square.")
-@click.option("--alias", default="", help="With this alias: domain/dkey.")
-@click.option("--md5", default="", help="With this MD5.")
+@asking
 @click.option("--like", default="", help="That look like the image of this hash.")
 @_SESSION
 def search(words: tuple[str, ...], as_json: bool, most: int, like: str, session: str, **wanted: Any) -> None:
@@ -242,21 +255,22 @@ def search(words: tuple[str, ...], as_json: bool, most: int, like: str, session:
     from imgproxy.meta.record import shown
 
     with desk() as opened:
-        records = _like(opened, like, most) if like else _found(opened, _query(words, wanted), session, most)
+        records = _like(opened, like, most) if like else _found(opened, asked(words, wanted), session, most)
         for record in records:
             click.echo(json.dumps(shown(record), ensure_ascii=False) if as_json else record.hash)
 
 
-def _query(words: tuple[str, ...], wanted: dict[str, Any]) -> dict[str, Any]:
-    domain, _, dkey = wanted.pop("alias").partition("/")
-    asked = {**wanted, "words": " ".join(words), "tags": list(wanted["tags"]), "domain": domain, "dkey": dkey}
-    return {name: value for name, value in asked.items() if value}
-
-
-def _found(opened: Desk, asked: dict[str, Any], session: str, most: int) -> Iterator[Record]:
+def asked(words: tuple[str, ...], wanted: Mapping[str, Any]) -> Query:
+    """The query that words and the options of `asking` spell."""
     from imgproxy.meta import query
 
-    wanted, cursor = query.read(asked), ""
+    domain, _, dkey = wanted["alias"].partition("/")
+    said = {**wanted, "words": " ".join(words), "tags": list(wanted["tags"]), "domain": domain, "dkey": dkey}
+    return query.read({name: value for name, value in said.items() if value and name != "alias"})
+
+
+def _found(opened: Desk, wanted: Query, session: str, most: int) -> Iterator[Record]:
+    cursor = ""
     inside = opened.words.sessions.find(session) if session else None
     while most > 0:
         page = opened.words.search.page(wanted, most=min(most, 200), cursor=cursor, session=inside)
