@@ -16,7 +16,8 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PY
 _SECONDS = 30.0
 _ALLOCATOR = "libjemalloc.so.2"
 _ALLOCATOR_HOMES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", f"/usr/lib/{os.uname().machine}-linux-gnu")
-_ALLOCATOR_HABITS = "narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0"
+# Huge pages where the system has them on request, and what is large goes back after seconds, not at once: the next picture wants it again.
+_ALLOCATOR_HABITS = "narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0,thp:always,oversize_threshold:0"
 
 
 def start_keeper(directory: Path, stem: str, plan: str) -> None:

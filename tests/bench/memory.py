@@ -65,8 +65,8 @@ def measured() -> list[Line]:
             path.write_bytes(data)
             server.put(path)
             hashes.append(hashlib.sha256(data).hexdigest())
-        sides = itertools.count(200)
-        for _ in range(2):
+        for half in range(2):
+            sides = itertools.count(200 + half, 2)  # as large in one half as in the other, and no name twice
             names = [f"/{hashes[n % len(hashes)]}{SUFFIXES[n % len(SUFFIXES)].format(side=next(sides))}" for n in range(RENDERS)]
             with Watch(server) as watch:
                 fetch_all(server.port, names)
