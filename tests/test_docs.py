@@ -72,7 +72,8 @@ OPERATIONS = admin.table(Late(_nothing, "nothing"))
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_every_operation_is_in_the_readme_and_says_what_it_does(operation: Operation) -> None:
-    assert f"| `{operation.method} {operation.path}` | {'any' if operation.scope == 'any' else f'`{operation.scope}`'} |" in README
+    scope = {None: "none", "any": "any"}.get(operation.scope, f"`{operation.scope}`")
+    assert f"| `{operation.method} {operation.path}` | {scope} |" in README
     assert re.fullmatch(r"[A-Z].{10,}[.]", operation.what)
     assert all(re.fullmatch(r"[A-Z].{5,}[.]", answer.what) for answer in operation.answers.values())
 

@@ -3,6 +3,7 @@
 status.py   how the repository is
 images.py   images and what is said of them
 tus.py      uploads that may be interrupted
+manual.py   the table itself, for programs and for people
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import falcon
 
 from imgproxy import errors
-from imgproxy.web.admin import images, status, tus
+from imgproxy.web.admin import images, manual, status, tus
 from imgproxy.web.admin.office import Opening
 from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Checks, Diary, Figures, Health, Ready, Response
@@ -23,12 +24,13 @@ PAGES = (status, images, tus)
 
 def table(opening: Opening) -> tuple[Operation, ...]:
     """Every operation of these doors."""
-    return tuple(operation for page in PAGES for operation in page.operations(opening))
+    rows = tuple(operation for page in PAGES for operation in page.operations(opening))
+    return rows + manual.operations(rows)
 
 
 def owns(path: str) -> bool:
     """Whether a path belongs to these doors."""
-    return path == "/admin" or path.startswith("/admin/")
+    return path in ("/admin", "/v1") or path.startswith(("/admin/", "/v1/"))
 
 
 def application(opening: Opening, entrance: Entrance, checks: Checks | None = None) -> falcon.App[falcon.Request, Response]:
