@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,10 +85,11 @@ class Renderer:
         wire.say({"started": os.getpid()}, self._self)
         self._served += 1
         head, body = self._answer(ask, files)
-        wire.say(head)
-        wire.pour(body)
-        # The client may be about to kill this process for being late: so long as it has not hung up, no other job is taken.
-        wire.wait_for_end()
+        with suppress(Cut):  # whoever hangs up early: a renderer that is good for nothing is so all the same
+            wire.say(head)
+            wire.pour(body)
+            # The client may be about to kill this process for being late: so long as it has not hung up, no other job is taken.
+            wire.wait_for_end()
         return not is_loss(head)
 
     def _answer(self, ask: Head, files: list[BinaryIO]) -> tuple[Head, bytes]:
