@@ -13,7 +13,7 @@ from imgproxy import observe, wiring
 settings = wiring.settings_of(os.environ)
 
 wsgi_app = "imgproxy.wsgi:both()"
-bind = [*settings.bind, *([] if settings.admin in ("beside", "off") else [settings.admin])]
+bind = [*settings.doors, *([] if settings.admin in ("beside", "off") else [settings.admin])]
 workers = settings.workers or os.cpu_count() or 1
 worker_class = "gthread"
 threads = settings.threads

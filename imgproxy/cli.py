@@ -51,9 +51,11 @@ for _command in COMMANDS:
 
 @main.command()
 @click.option("--try", "samples", multiple=True, type=_FILE, help="Put this picture first; may be repeated.")
-def serve(samples: tuple[Path, ...]) -> None:
-    """Serve pictures by name with gunicorn, as the settings say."""
-    settings = _settings()
+@click.option("--edge", is_flag=True, help="With nginx in front, as its child; the same as the setting edge = nginx.")
+def serve(samples: tuple[Path, ...], edge: bool) -> None:
+    """Serve pictures by name with gunicorn, as the settings say; with nginx in front, if they want it."""
+    environ = {**os.environ, "IMG_EDGE": "nginx"} if edge else dict(os.environ)
+    settings = _settings(environ)
     _warn(settings)
     _prepare()
     for path in samples:
@@ -65,7 +67,21 @@ def serve(samples: tuple[Path, ...]) -> None:
     click.echo(f"serving on {', '.join(settings.bind)} out of {settings.data}; stop with Ctrl-C")
     sys.stdout.flush()
     words = [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))]
-    os.execve(sys.executable, words, _with_jemalloc(os.environ))  # noqa: S606
+    if settings.edge != "nginx":
+        os.execve(sys.executable, words, _with_jemalloc(environ))  # noqa: S606
+    from imgproxy import observe
+    from imgproxy.edge import together
+
+    observe.configure(settings.log_level, settings.log_format)
+    sys.exit(together.serve(settings, words, _with_jemalloc(environ)))
+
+
+@main.command()
+def nginx() -> None:
+    """Print the configuration of an nginx that stands in front, as the settings want it."""
+    from imgproxy.edge import configuration
+
+    click.echo(configuration(_settings()), nl=False)
 
 
 @main.command()
@@ -204,10 +220,10 @@ def _tell_of_tokens(settings: Settings) -> None:
         click.echo(f"writing is {where}, with the token in {tokens.first}")
 
 
-def _settings() -> Settings:
+def _settings(environ: Mapping[str, str] = os.environ) -> Settings:
     from imgproxy import wiring
 
-    return wiring.settings_of(os.environ)
+    return wiring.settings_of(environ)
 
 
 def _address(settings: Settings) -> str:

@@ -23,15 +23,18 @@ from imgproxy.spelling import (
     Address,
     AdminDoor,
     Directory,
+    HeaderName,
     Key,
     MarkId,
     MarkPicture,
+    Network,
     Origin,
     Pause,
     PresetName,
     Seconds,
     Shelf,
     Size,
+    SocketPath,
     Store,
     Suffix,
     Tier,
@@ -42,6 +45,8 @@ ADMIN_TOKEN = "IMG_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN))
 """Variables that are known, but are no settings of this object."""
 
+_LONGEST_SOCKET = 107
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=1024)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
 
@@ -50,6 +55,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """All that can be set; the defaults are those of `make serve`."""
 
     bind: tuple[Address, ...] = ("127.0.0.1:8080",)
+    edge: Literal["off", "nginx", "socket"] = "off"
+    edge_socket: SocketPath = Path("run/gunicorn.sock")
+    edge_nodes: tuple[Address, ...] = ()
+    edge_admin: tuple[Network, ...] = ("127.0.0.0/8", "::1")
+    edge_proxies: tuple[Network, ...] = ()
     data: Directory = Path("var")
     store: Store = spelling.store("fs://")
     cache: tuple[Tier, ...] = (spelling.tier("disk://?size=10G"),)
@@ -70,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     marks: Mapping[MarkId, MarkPicture] = MappingProxyType({})
     cors: Origin = "*"
     admin: AdminDoor = "beside"
+    tags: tuple[HeaderName, ...] = ("Cache-Tag", "Surrogate-Key")
 
     workers: Count = 0
     threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
@@ -95,8 +106,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Find every place that was left to the data directory."""
         data = self.data.absolute()
         msgspec.structs.force_setattr(self, "data", data)
+        msgspec.structs.force_setattr(self, "edge_socket", data / self.edge_socket)
         msgspec.structs.force_setattr(self, "store", _placed(self.store, data / "store"))
         msgspec.structs.force_setattr(self, "cache", tuple(_placed(shelf, data / "cache") for shelf in self.cache))
+
+    @property
+    def doors(self) -> tuple[str, ...]:
+        """Where gunicorn listens: where everybody asks, or the socket behind nginx."""
+        return self.bind if self.edge == "off" else (f"unix:{self.edge_socket}",)
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={shown}' for name, shown, _ in describe(self))})"
@@ -283,6 +300,8 @@ def _agree(settings: Settings) -> None:
     mistakes = [f"{name}: signed needs keys" for name in signed if not settings.keys]
     if settings.admin.rpartition(":")[2] in {bound.rpartition(":")[2] for bound in settings.bind}:
         mistakes.append("admin: has the port of bind, and needs one of its own; or say beside")
+    if settings.edge != "off" and len(str(settings.edge_socket)) > _LONGEST_SOCKET:
+        mistakes.append(f"edge_socket: {settings.edge_socket} is longer than a socket's path may be")
     if settings.renderer_resident > settings.renderer_memory:
         mistakes.append("renderer_resident: is more than renderer_memory")
     if mistakes:

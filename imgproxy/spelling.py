@@ -5,6 +5,7 @@ Every function here takes what a file or a variable says and returns the value, 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -105,6 +106,28 @@ def address(raw: object) -> str:
     if match is None or int(match[1] or 0) > 65535:
         raise ValueError("expected host:port or unix:PATH")
     return match[0]
+
+
+def network(raw: object) -> str:
+    """Addresses that are alike in their first bits: `10.0.0.0/8`, `::1`."""
+    try:
+        return str(ipaddress.ip_network(_text(raw))).removesuffix("/32").removesuffix("/128")
+    except ValueError:
+        raise ValueError("expected an address or a network, such as 10.0.0.0/8") from None
+
+
+def header_name(raw: object) -> str:
+    """The name of a header."""
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9-]{0,63}", _text(raw)):
+        raise ValueError("expected the name of a header")
+    return _text(raw)
+
+
+def socket_path(raw: object) -> Path:
+    """Where a socket lies: a path, perhaps below the data directory."""
+    if not _text(raw):
+        raise ValueError("expected the path of a socket")
+    return Path(_text(raw))
 
 
 def directory(raw: object) -> Path:
@@ -233,3 +256,6 @@ MarkPicture = Annotated[MarkFile, mark]
 Origin = Annotated[str, origin]
 Store = Annotated[Shelf, store]
 Tier = Annotated[Shelf, tier]
+Network = Annotated[str, network]
+HeaderName = Annotated[str, header_name]
+SocketPath = Annotated[Path, socket_path]

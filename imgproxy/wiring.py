@@ -183,7 +183,7 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
     originals = Originals(base, shelves.copies(), flights, Quarantine(run / "quarantine", _rotten), run)
     marks = {id: (mark.mark, mark.path.read_bytes()) for id, mark in settings.marks.items()}
     images = Images(originals, cache, pool, marks, Patience(settings.patience, settings.limits.file_bytes))
-    manner = Manner(cors=settings.cors, figures=settings.metrics)
+    manner = manner_of(settings)
     checks = {"base": Check(lambda: _can_be_read(base)), "renderers": Check(pool.check)}
     checks |= {tier.word: Check(tier.store.check, needed=False) for tier in tiers}
     guards, finder = guards_of(settings), Finder(words_of(settings))
@@ -196,6 +196,17 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
 def words_of(settings: Settings) -> Path:
     """The directory of this node's words."""
     return settings.data / "words"
+
+
+def manner_of(settings: Settings) -> Manner:
+    """How the doors behave, by these settings."""
+    behind = published(settings) if settings.edge != "off" else None
+    return Manner(cors=settings.cors, figures=settings.metrics, tags=settings.tags, published=behind)
+
+
+def published(settings: Settings) -> Path | None:
+    """Where the local tier shows the renditions of this edition; None if there is no such tier."""
+    return next((Path(shelf.path) / str(EDITION) for shelf in settings.cache if shelf.scheme == "disk"), None)
 
 
 def derived_of(house: House) -> Store | None:

@@ -47,15 +47,24 @@ FLOORS = {
     "wiring": 7,
     "cli": 8,
     "commands": 8,
+    "edge": 8,
     "wsgi": 8,
 }
 """Every file of the house, or the package it is in. A file imports from lower floors, and from its own package."""
 
-SAME_FLOOR = {("cli", "commands"), ("fetch", "calls"), ("pool", "render"), ("pool", "vips"), ("render", "vips"), ("wiring", "web")}
+SAME_FLOOR = {
+    ("cli", "commands"),
+    ("cli", "edge"),
+    ("fetch", "calls"),
+    ("pool", "render"),
+    ("pool", "vips"),
+    ("render", "vips"),
+    ("wiring", "web"),
+}
 """The window to the internet calls like everybody; the child processes of the pool run the renderer; its parts are a package of their own;
 the wiring knows every class, the doors' too."""
 
-ONLY_FOR = {"config": {"wiring", "cli", "wsgi"}, "observe": {"web", "wiring", "cli", "wsgi"}}
+ONLY_FOR = {"config": {"wiring", "cli", "edge", "wsgi"}, "observe": {"edge", "web", "wiring", "cli", "wsgi"}}
 """What most of the house never asks, however high it lives."""
 
 HOMES = {

@@ -93,7 +93,7 @@ def test_head_says_what_get_would_and_the_answer_is_kept_for_a_minute(asker: Ask
     get, head = asker.server.get(path), asker.server.get(path, "HEAD")
     assert (get.status, head.status, head.body) == (302, 302, b"")
     for answer in (get, head):
-        assert answer.headers["cache-control"] == "public, max-age=60"
+        assert answer.headers["cache-control"] == "public, max-age=60, stale-while-revalidate=60"
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["content-length"] == "0"
     assert get.headers["location"] == head.headers["location"]

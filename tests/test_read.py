@@ -196,7 +196,7 @@ def test_what_is_no_name_is_told_where(server: Server) -> None:
     lines = problem["detail"].splitlines()
     assert lines[0].startswith("expected a width")
     assert lines[1][lines[2].index("^")] == "1"
-    assert answer.headers["cache-control"] == "public, max-age=60"
+    assert answer.headers["cache-control"] == "public, max-age=60, stale-while-revalidate=60"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_an_unknown_original_is_not_here_for_a_short_while(server: Server) -> No
     for suffix in ("-100x100.jpg", ".png"):
         answer = server.get(f"/{ABSENT}{suffix}")
         assert (answer.status, json.loads(answer.body)["title"]) == (404, "Not here")
-        assert answer.headers["cache-control"] == "public, max-age=5"
+        assert answer.headers["cache-control"] == "public, max-age=5, stale-while-revalidate=60"
 
 
 def test_an_unknown_watermark_is_not_here(server: Server, hash: str) -> None:

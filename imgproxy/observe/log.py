@@ -96,7 +96,8 @@ class ServerLog:
 
     access_log_enabled = False
 
-    def __init__(self, _cfg: object) -> None:
+    def __init__(self, cfg: object) -> None:
+        self.cfg = cfg  # what gunicorn goes back to when new settings are wrong
         log = logging.getLogger("gunicorn.error")
         self.debug, self.info, self.warning, self.error = log.debug, log.info, log.warning, log.error
         self.critical, self.exception, self.log = log.critical, log.exception, log.log

@@ -25,6 +25,7 @@ from imgproxy.grammar import Base, Derived, Name
 from imgproxy.meta.finding import Finder
 from imgproxy.meta.record import Record
 from imgproxy.web.health import Response
+from imgproxy.web.problems import cache_control
 from imgproxy.web.read import Guards, Manner, greet
 
 ROUTES = (
@@ -78,7 +79,8 @@ class LookUps:
         name = self._read(query) if path == "/image/read" else self._aliased(path + asked)
         resp.status = falcon.HTTP_302
         resp.set_header("Location", f"{self._manner.mount}/{name}")
-        resp.set_header("Cache-Control", f"public, max-age={LIFE}")
+        resp.set_header("Cache-Control", cache_control(302, LIFE))
+        resp.set_headers([(tag, name.hash) for tag in self._manner.tags])
         resp.content_length = 0
         if self._manner.cors:
             resp.set_header("Access-Control-Allow-Origin", self._manner.cors)

@@ -71,12 +71,21 @@ PROBLEMS: dict[type[errors.Error], Problem] = {
     errors.CallFailed: Problem(falcon.HTTP_502, "Another server failed", 0),
 }
 
+_STALE = 60
+
 UNEXPECTED = Problem(falcon.HTTP_500, "A mistake of ours", 0)
 
 
 def problem_of(error: errors.Error) -> Problem:
     """The row of the table for an error: its own class, or the nearest above it."""
     return next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), UNEXPECTED)
+
+
+def cache_control(status: int, life: int) -> str:
+    """What caches are told of what is no picture: for how long; and that what is no trouble of ours may be given while it is asked anew."""
+    if not life:
+        return "no-store"
+    return f"public, max-age={life}" + (f", stale-while-revalidate={_STALE}" if status < 500 or status == 501 else "")
 
 
 def on_error(req: falcon.Request, resp: Response, error: errors.Error, params: dict[str, Any]) -> None:
@@ -132,6 +141,6 @@ def _answer(resp: Response, problem: Problem, body: dict[str, Any]) -> None:
     resp.status = problem.status
     resp.content_type = "application/problem+json"
     if problem.life == 0 or resp.get_header("Cache-Control") != "no-store":
-        resp.set_header("Cache-Control", f"public, max-age={problem.life}" if problem.life else "no-store")
+        resp.set_header("Cache-Control", cache_control(int(problem.status[:3]), problem.life))
     resp.set_header("X-Content-Type-Options", "nosniff")
     resp.data = json.dumps(body).encode()

@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import falcon
@@ -38,10 +40,14 @@ ROUTES = (
 )
 
 _YEAR = 31_536_000
-_FOR_EVER = f"public, max-age={_YEAR}, immutable"
+FOR_EVER = f"public, max-age={_YEAR}, immutable"
+"""What caches are told of a picture: its name never means anything else."""
 _LAST_MODIFIED = formatdate(EDITION_TIME, usegmt=True)
 _OUR_TAG = re.compile(rf'(?:W/)?("{EDITION_TIME:x}-[0-9a-f]{{1,16}}")')
 _ALLOW = "GET, HEAD, OPTIONS"
+ACCELERATED = "/~tier/"
+"""Where the nginx in front has the published renditions; nobody can ask it for that."""
+_PARTS_AND_CONDITIONS = ("HTTP_RANGE", "HTTP_IF_RANGE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE")
 _named = lru_cache(maxsize=8192)(parse)
 """Hits are of few names, and reading one again costs a tenth of a hit."""
 _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
@@ -49,11 +55,16 @@ _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How this door behaves: who may read it across origins, under which path it is mounted, whether figures are shown."""
+    """How this door behaves: who may read it across origins, under which path it is mounted, whether figures are shown.
+
+    `tags` are headers that tell the original's hash; `published` is where the nginx in front finds renditions, if there is one.
+    """
 
     cors: str = "*"
     mount: str = ""
     figures: bool = True
+    tags: tuple[str, ...] = ()
+    published: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,12 @@ class Guards:
     keyring: Keyring | None
 
 
+def headers(cors: str) -> list[tuple[str, str]]:
+    """What every answer about a picture says, whoever sends it."""
+    always = [("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "cross-origin")]
+    return [*always, ("Access-Control-Allow-Origin", cors)] if cors else always
+
+
 class Pictures:
     """The sink for every target that is no other route: names, plain and signed."""
 
@@ -72,7 +89,7 @@ class Pictures:
         self._guards = guards
         self._manner = manner
         self._mount = manner.mount
-        self._headers = _headers(manner)
+        self._headers = headers(manner.cors)
 
     def __call__(self, req: falcon.Request, resp: Response, **_params: str) -> None:
         """Answer one request for a picture."""
@@ -82,7 +99,7 @@ class Pictures:
         if req.method not in ("GET", "HEAD"):
             raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", "OPTIONS"])
         name, expires = self._admitted(resp.context.target[len(self._mount) :])
-        resp.set_headers([*self._headers, ("Cache-Control", _cache_control(expires))])
+        resp.set_headers([*self._headers, ("Cache-Control", _cache_control(expires)), *((tag, name.hash) for tag in self._manner.tags)])
         tag = _said(req, name)
         if tag is not None:
             _not_modified(resp, tag)
@@ -108,21 +125,22 @@ class Pictures:
         resp.context.origin = image.origin
         resp.context.troubles = image.troubles
         kind, tag = _kind(image.name), _tag(image)
+        resp.set_header("Server-Timing", f'tier;desc="{image.origin}"')
+        if req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*":
+            _not_modified(resp, tag)
+            image.file.close()
+            return
         resp.set_headers(
             [
                 ("Content-Type", MEDIA_TYPES[kind]),
                 ("ETag", tag),
                 ("Last-Modified", _LAST_MODIFIED),
-                ("Server-Timing", f'tier;desc="{image.origin}"'),
+                ("Accept-Ranges", "bytes"),
             ]
         )
         if kind in ("svg", "pdf"):
             resp.set_header("Content-Security-Policy", _NO_SCRIPTS)
         try:
-            if req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*":
-                _not_modified(resp, tag)
-                image.file.close()
-                return
             part = _part(req, image, tag)
         except Unsatisfiable:
             image.file.close()
@@ -130,9 +148,18 @@ class Pictures:
         self._send(req, resp, image, part)
 
     def _send(self, req: falcon.Request, resp: Response, image: Image, part: tuple[int, int] | None) -> None:
+        published = self._manner.published
+        if published is not None and _may_be_sent_by_nginx(req) and _is_published(published, image):
+            resp.set_header("X-Accel-Redirect", f"{ACCELERATED}{_place(image.name)}")
+            resp.delete_header("Accept-Ranges")  # nginx says so itself
+            resp.content_length = 0
+            resp.context.size = image.size
+            image.file.close()
+            return
         start, count = part if part is not None else (0, image.size)
         if part is not None:
             resp.status = falcon.HTTP_206
+            resp.delete_header("Accept-Ranges")  # that there are parts is plain now, and nginx says no more either
             resp.set_header("Content-Range", f"bytes {start}-{start + count - 1}/{image.size}")
         resp.content_length = count
         resp.context.size = count
@@ -149,7 +176,7 @@ class Pictures:
 def greet(resp: Response, manner: Manner) -> None:
     """Answer a browser that asks before it asks (a CORS preflight)."""
     resp.status = falcon.HTTP_204
-    resp.set_headers(_headers(manner))
+    resp.set_headers(headers(manner.cors))
     resp.set_headers(
         {
             "Allow": _ALLOW,
@@ -158,16 +185,6 @@ def greet(resp: Response, manner: Manner) -> None:
             "Access-Control-Max-Age": "86400",
         }
     )
-
-
-def _headers(manner: Manner) -> list[tuple[str, str]]:
-    """What every picture says."""
-    headers = [
-        ("Accept-Ranges", "bytes"),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Cross-Origin-Resource-Policy", "cross-origin"),
-    ]
-    return [*headers, ("Access-Control-Allow-Origin", manner.cors)] if manner.cors else headers
 
 
 def _kind(name: Name) -> str:
@@ -200,7 +217,7 @@ def _not_modified(resp: Response, tag: str) -> None:
 
 def _cache_control(expires: int | None) -> str:
     if expires is None:
-        return _FOR_EVER
+        return FOR_EVER
     return f"public, max-age={max(0, min(_YEAR, expires - int(time.time())))}"
 
 
@@ -209,6 +226,26 @@ def _part(req: falcon.Request, image: Image, tag: str) -> tuple[int, int] | None
     if header is None or req.method != "GET" or req.env.get("HTTP_IF_RANGE", tag) not in (tag, _LAST_MODIFIED):
         return None
     return asked_range(header, image.size)
+
+
+def _may_be_sent_by_nginx(req: falcon.Request) -> bool:
+    """Whether nginx would read the rest of the request as we do: what is asked for in parts or on conditions is for us."""
+    return req.env.get("HTTP_X_EDGE") != "bytes" and not any(word in req.env for word in _PARTS_AND_CONDITIONS)
+
+
+def _is_published(published: Path, image: Image) -> bool:
+    """Whether nginx will find this very picture where the local tier shows it."""
+    if isinstance(image.name, Base):
+        return False
+    try:
+        facts = os.stat(published / _place(image.name))  # noqa: PTH116
+    except OSError:
+        return False
+    return facts.st_size == image.size and facts.st_mtime == EDITION_TIME
+
+
+def _place(name: Name) -> str:
+    return f"{name.hash[:2]}/{name.hash[2:4]}/{name}"
 
 
 def pictures(images: Images, guards: Guards, manner: Manner) -> falcon.App[falcon.Request, Response]:

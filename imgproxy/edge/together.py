@@ -1,0 +1,258 @@
+"""nginx and gunicorn as one command: started, watched, reloaded and stopped together.
+
+    SIGTERM, SIGINT   nginx takes nothing new and finishes what is in flight, then gunicorn does; a second one ends both at once
+    SIGHUP            the settings are read again: nginx gets a new configuration, gunicorn new workers; what is in flight goes on
+    one of them dies  the other is stopped, and so are we, with 1: whoever started us starts both again
+    we are killed     the system tells both to stop
+
+gunicorn is there first, so that nobody is ever refused for having come early. What nginx logs comes through a pipe of ours, so that its
+lines and gunicorn's never mix, wherever standard error leads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from imgproxy import observe, wiring
+from imgproxy.config import Settings
+from imgproxy.edge.nginx import configuration, folder
+from imgproxy.errors import BadSettings
+
+_PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_DIES_WITH_US = 1
+_WHOLE = 4096
+"""So many bytes a pipe takes in one piece, whoever else writes into it."""
+
+
+def nginx() -> str:
+    """Where nginx is; raise `BadSettings` if it is not installed."""
+    found = shutil.which("nginx", path=_PLACES)
+    if found is None:
+        raise BadSettings(["edge: nginx is not installed here (apt-get install nginx); without edge everything works, and hits are slower"])
+    return found
+
+
+def serve(settings: Settings, gunicorn: list[str], environ: Mapping[str, str]) -> int:
+    """Run both until they are told to stop, or one of them dies; what to leave with."""
+    program = nginx()
+    folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(folder(settings) / "lock"):
+        _write(settings, program)
+        return Both(settings, program, gunicorn, environ).run()
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Raise `BadSettings` if another one serves out of the same directory: it would lose its socket to us."""
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadSettings([f"data: another nginx and gunicorn serve out of {lock.parents[2]}"]) from None
+        yield
+
+
+def _write(settings: Settings, program: str) -> None:
+    """Write the configuration, if nginx takes it."""
+    new = folder(settings) / "nginx.conf.new"
+    new.write_text(configuration(settings))
+    done = subprocess.run([*_command(settings, program, new), "-t"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BadSettings([f"edge: {line}" for line in done.stderr.splitlines() if "[emerg]" in line] or [f"edge: {done.stderr}"])
+    new.rename(_conf(settings))
+
+
+def _conf(settings: Settings) -> Path:
+    return folder(settings) / "nginx.conf"
+
+
+def _command(settings: Settings, program: str, conf: Path) -> list[str]:
+    """nginx in the foreground, as the user that we are."""
+    words = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+    return [program, "-e", "stderr", "-p", str(folder(settings)), "-c", str(conf), "-g", words]
+
+
+class Both:
+    """The two of them, and the one loop that watches over both."""
+
+    def __init__(self, settings: Settings, program: str, gunicorn: list[str], environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._program = program
+        self._gunicorn_command = gunicorn
+        self._environ = environ
+        self._gunicorn: subprocess.Popen[bytes] | None = None
+        self._nginx: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._deadline = float("inf")
+        self._code = 0
+        self._said = Lines()
+
+    def run(self) -> int:
+        """Start, watch, stop."""
+        woken, wake = os.pipe()
+        said, say = os.pipe()
+        for end in (woken, wake, said):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        self._gunicorn = _started(self._gunicorn_command, signal.SIGTERM, env=self._environ)
+        with selectors.DefaultSelector() as ready:
+            ready.register(woken, selectors.EVENT_READ, lambda: self._heed(os.read(woken, 1024)))
+            ready.register(said, selectors.EVENT_READ, lambda: self._said.add(os.read(said, 65536)))
+            while self._gunicorn is not None or self._nginx is not None:
+                if self._nginx is None and not self._stopping and _answers(self._settings.edge_socket):
+                    self._nginx = _started(_command(self._settings, self._program, _conf(self._settings)), signal.SIGQUIT, stderr=say)
+                for key, _ in ready.select(self._patience()):
+                    key.data()
+                if time.monotonic() > self._deadline:
+                    self._end_now()
+        return self._code
+
+    def _patience(self) -> float | None:
+        """How long nothing may happen before we look around by ourselves."""
+        if self._nginx is None and not self._stopping:
+            return 0.02
+        return None if self._deadline == float("inf") else max(0.0, self._deadline - time.monotonic()) + 0.01
+
+    def _heed(self, numbers: bytes) -> None:
+        for number in dict.fromkeys(numbers):
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number == signal.SIGHUP:
+                self._reload()
+            elif self._stopping:
+                self._end_now()
+            else:
+                self._stop()
+
+    def _reap(self) -> None:
+        """See who has died; as the first process of a container, also of those that nobody else waits for."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for name in ("_gunicorn", "_nginx"):
+                child = getattr(self, name)
+                if child is not None and child.pid == pid:
+                    child.returncode = os.waitstatus_to_exitcode(status)
+                    setattr(self, name, None)
+                    self._mourn(name[1:], child.returncode)
+
+    def _mourn(self, name: str, code: int) -> None:
+        if not self._stopping:
+            observe.event(f"{name} is gone, and so is the other", {"code": code}, level="error")
+            self._code = 1
+            self._stop()
+        elif self._nginx is None and self._gunicorn is not None:
+            _signal(self._gunicorn, signal.SIGTERM)
+            self._deadline = time.monotonic() + self._settings.grace + 2
+
+    def _stop(self) -> None:
+        """Let nginx finish, and gunicorn after it."""
+        self._stopping = True
+        self._deadline = time.monotonic() + self._settings.grace + 2
+        if self._nginx is not None:
+            _signal(self._nginx, signal.SIGQUIT)
+        elif self._gunicorn is not None:
+            _signal(self._gunicorn, signal.SIGTERM)
+
+    def _end_now(self) -> None:
+        self._deadline = time.monotonic() + 5
+        for child, number in ((self._nginx, signal.SIGTERM), (self._gunicorn, signal.SIGQUIT)):
+            if child is not None:
+                _signal(child, number)
+
+    def _reload(self) -> None:
+        """Take up new settings; those that are wrong change nothing."""
+        if self._nginx is None or self._gunicorn is None or self._stopping:
+            return
+        try:
+            settings = wiring.settings_of(self._environ)
+            if settings.edge_socket != self._settings.edge_socket or settings.data != self._settings.data:
+                raise BadSettings(["data, edge_socket: cannot change while we serve"])
+            _write(settings, self._program)
+        except BadSettings as error:
+            observe.event("the new settings are wrong, and the old ones stay", {"why": str(error)}, level="error")
+            return
+        self._settings = settings
+        _signal(self._gunicorn, signal.SIGHUP)
+        _signal(self._nginx, signal.SIGHUP)
+
+
+class Lines:
+    """What nginx says, a piece at a time: passed on by whole lines; what is none of our own lines becomes one."""
+
+    def __init__(self, write: Callable[[bytes], object] = lambda data: os.write(sys.stderr.fileno(), data)) -> None:
+        self._write = write
+        self._rest = b""
+
+    def add(self, data: bytes) -> None:
+        """Pass on what is whole by now."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        piece = b""
+        for line in lines:
+            if not line.startswith(b"{"):
+                _complained(line.decode("utf-8", "replace"))
+                continue
+            if len(piece) + len(line) >= _WHOLE:
+                self._out(piece)
+                piece = b""
+            piece += line + b"\n"
+        self._out(piece)
+
+    def _out(self, piece: bytes) -> None:
+        with suppress(OSError):
+            if piece:
+                self._write(piece)
+
+
+def _complained(line: str) -> None:
+    match = re.match(r"(?:[0-9/]+ [0-9:]+ |nginx: )\[([a-z]+)\] (.*)", line)
+    level = "warning" if match is None or match[1] in ("warn", "notice", "info") else "error"
+    observe.event("nginx says", {"words": match[2] if match else line}, level=level)
+
+
+def _started(
+    command: list[str], last_word: int, *, env: Mapping[str, str] | None = None, stderr: int | None = None
+) -> subprocess.Popen[bytes]:
+    """A child that gets that signal should we be gone."""
+    libc = ctypes.CDLL(None)
+
+    def tie() -> None:
+        with suppress(AttributeError):
+            libc.prctl(_DIES_WITH_US, last_word)
+
+    return subprocess.Popen(command, env=dict(env) if env else None, stdin=subprocess.DEVNULL, stderr=stderr, preexec_fn=tie)
+
+
+def _signal(child: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(child.pid, number)
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody behind that socket is well."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(1)
+        sock.connect(str(path))
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
+        return sock.recv(64).startswith(b"HTTP/1.1 200 ")
+    return False
