@@ -48,7 +48,7 @@ def test_requests_out_of_the_document_find_no_mistake(tmp_path: Path) -> None:
         command += [f"http://127.0.0.1:{server.port}/admin/openapi.json", "--phases", "examples,coverage,fuzzing"]
         command += ["--max-time", str(SECONDS), *(["--seed", "1"] if "SEARCH_SECONDS" not in os.environ else [])]
         env = {**environment(tmp_path), "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS + 150, check=False)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=SECONDS + 150, check=False)
         log = (server.data / "server.log").read_text()
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
     tested = re.search(r"Tested: ([0-9]+)", done.stdout)
