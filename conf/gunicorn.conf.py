@@ -8,7 +8,7 @@ import os
 import re
 import resource
 
-from imgproxy import observe, wiring
+from imgproxy import keeper, observe, wiring
 
 settings = wiring.settings_of(os.environ)
 
@@ -67,3 +67,8 @@ def on_starting(server):  # type: ignore[no-untyped-def]
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
     """What a worker counted stays counted."""
     observe.worker_gone(worker.pid)
+
+
+def on_exit(server):  # type: ignore[no-untyped-def]
+    """The jobs beside this server end with it."""
+    keeper.end(os.environ, settings.grace + 5)

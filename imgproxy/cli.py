@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.commands import COMMANDS
-from imgproxy.commands.where import anywhere, repository, server
+from imgproxy import keeper
+from imgproxy.commands import COMMANDS, desk
 from imgproxy.errors import BadName, Error, StoreDown, StoreRefused
-from imgproxy.grammar import OPTIONS, SYNTAX, Derived, Name, parse
+from imgproxy.grammar import OPTIONS, SYNTAX, Derived, parse
 from imgproxy.security import Keyring
 
 if TYPE_CHECKING:
@@ -68,13 +68,16 @@ def serve(samples: tuple[Path, ...], edge: bool) -> None:
     click.echo(f"serving on {', '.join(settings.bind)} out of {settings.data}; stop with Ctrl-C")
     sys.stdout.flush()
     words = [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))]
+    environ = _with_jemalloc(environ)
+    if settings.job_workers:
+        environ = keeper.start([sys.executable, "-P", "-c", "from imgproxy.cli import main; main()", "work"], environ)
     if settings.edge != "nginx":
-        os.execve(sys.executable, words, _with_jemalloc(environ))  # noqa: S606
+        os.execve(sys.executable, words, environ)  # noqa: S606
     from imgproxy import observe
     from imgproxy.edge import together
 
     observe.configure(settings.log_level, settings.log_format)
-    sys.exit(together.serve(settings, words, _with_jemalloc(environ)))
+    sys.exit(together.serve(settings, words, environ))
 
 
 @main.command()
@@ -88,14 +91,15 @@ def nginx() -> None:
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option("--session", default="", help="The id or name of the session for their records; the default session if none is named.")
-@anywhere
 def put(files: tuple[Path, ...], session: str) -> None:
     """Keep FILES as originals, with a record each in a session; print the base name of each."""
     failed = False
-    with repository() as there:
+    with desk() as opened:
+        found = opened.words.sessions.find(session)
         for path in _progress(files, "putting"):
             try:
-                click.echo(there.upload(path, session=session).name)
+                with path.open("rb") as file:
+                    click.echo(str(opened.uploads.keep(file, found, {}).added.name))
             except Error as error:
                 failed = True
                 click.echo(f"{path}: {error}", err=True)
@@ -106,15 +110,14 @@ def put(files: tuple[Path, ...], session: str) -> None:
 @main.command()
 @click.argument("name")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file instead of standard output.")
-@anywhere
 def get(name: str, output: Path | None) -> None:
     """Write the picture of that NAME, made now if need be, to standard output."""
     wanted = parse(name)
     if output is None and sys.stdout.isatty():
         raise click.UsageError("a picture on a terminal is no use: say -o FILE, or redirect")
-    with _picture(wanted) as pieces, click.open_file(str(output or "-"), "wb") as out:
-        for piece in pieces:
-            out.write(piece)
+    with _images() as images, images.open(wanted).file as file, click.open_file(str(output or "-"), "wb") as out:
+        while data := file.read(_CHUNK):
+            out.write(data)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -259,19 +262,6 @@ def _images() -> Iterator[Images]:
         yield house.images
     finally:
         house.close()
-
-
-@contextmanager
-def _picture(name: Name) -> Iterator[Iterable[bytes]]:
-    """A picture, piece by piece: from a server as anybody may have it, or from the house."""
-    if server():
-        from imgproxy.client import Client
-
-        with Client(server()) as client, client.picture(str(name)) as pieces:
-            yield pieces
-        return
-    with _images() as images, images.open(name).file as file:
-        yield iter(lambda: file.read(_CHUNK), b"")
 
 
 def _lines() -> Iterator[str]:

@@ -24,13 +24,16 @@ from imgproxy.spelling import (
     AdminDoor,
     Directory,
     HeaderName,
+    Host,
     Key,
     MarkId,
     MarkPicture,
     Network,
     Origin,
     Pause,
+    Port,
     PresetName,
+    Queue,
     Seconds,
     Shelf,
     Size,
@@ -42,7 +45,7 @@ from imgproxy.spelling import (
 
 DEFAULT_FILE = Path("conf/imgproxy.toml")
 ADMIN_TOKEN = "IMG_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
-NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN, "IMG_SERVER", "IMG_TOKEN", "IMG_TOKEN_FILE"))
+NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN))
 """Variables that are known, but are no settings of this object."""
 
 _LONGEST_SOCKET = 107
@@ -81,6 +84,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     cors: Origin = "*"
     admin: AdminDoor = "beside"
     tags: tuple[HeaderName, ...] = ("Cache-Tag", "Surrogate-Key")
+
+    jobs: Queue = spelling.queue("sqlite://")
+    job_workers: Count = 4
+    task_tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    tasks_kept: Seconds = 7 * 86_400.0
+    callback_keys: tuple[Key, ...] = ()
+    callback_tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 8
+    fetch_hosts: tuple[Host, ...] = ()
+    fetch_networks: tuple[Network, ...] = ()
+    fetch_ports: tuple[Port, ...] = (80, 443)
+    fetch_seconds: Seconds = 60.0
 
     workers: Count = 0
     threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
@@ -316,7 +330,7 @@ def _idle(settings: Settings) -> Iterator[str]:
 def _shown(name: str, settings: Settings) -> str:
     owner, _, inner = name.rpartition(".")
     value = getattr(settings.limits if owner else settings, inner)
-    if name == "keys":
+    if name in ("keys", "callback_keys"):
         return f"{len(value)} of them" if value else ""
     if KINDS[name] == Size:
         return spelling.spelled_size(value)

@@ -76,7 +76,9 @@ class Window:
         self._bounds = bounds
         self._told = told
         self._resolve = resolve
-        self._line = Line(seconds=bounds.step, kept=0, trust=trust)
+        self._trust = trust
+        self._lock = threading.Lock()
+        self._opened: Line | None = None
 
     def check(self, url: str) -> None:
         """Return if the text of a URL is one that may be asked, or raise `BadAddress`; nothing is looked up."""
@@ -108,7 +110,16 @@ class Window:
 
     def close(self) -> None:
         """Hang up."""
-        self._line.close()
+        if self._opened is not None:
+            self._opened.close()
+
+    @property
+    def _line(self) -> Line:
+        """The line, which is opened when it is needed: to know whom to trust takes a while."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = Line(seconds=self._bounds.step, kept=0, trust=self._trust)
+            return self._opened
 
     def _walk(self, url: str, part: _Part, until: float) -> Fetched:
         """Follow redirects to what is there, and take it."""

@@ -23,12 +23,15 @@ STORES: Mapping[str, Mapping[str, str]] = {"fs": {}, "swift": _SWIFT, "s3": {}, 
 _REDIS = {"size": "256K", "expire": "7d"}
 TIERS: Mapping[str, Mapping[str, str]] = {"disk": {"size": "10G"}, "memory": {"size": "256M"}, "redis": _REDIS, "rediss": _REDIS}
 """The kinds of tier, likewise."""
+QUEUES: Mapping[str, Mapping[str, str]] = {"sqlite": {}, "redis": {}, "rediss": {}}
+"""And of places for jobs."""
 
 _BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}(?:/[A-Za-z0-9._/-]*)?"
 _SERVER = r"(?:[^@/]*@)?(?:[A-Za-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?(?:/[0-9]{1,3})?"
 _PLACES = {
     "swift": ("[A-Za-z0-9._-]{1,200}", "swift:// and the beginning of the containers' names, such as swift://photos"),
     **dict.fromkeys(("s3", "gs", "az"), (_BUCKET, "a bucket, and perhaps a prefix, such as s3://photos/here")),
+    "sqlite": ("", "sqlite:// alone: its place is under the data directory"),
     **dict.fromkeys(("redis", "rediss"), (_SERVER, "a server, such as redis://127.0.0.1:6379/0")),
 }
 """What a URL says between the scheme and its options, as a pattern and in words."""
@@ -206,6 +209,25 @@ def tier(raw: object) -> Shelf:
     return _shelf(_text(raw), TIERS)
 
 
+def queue(raw: object) -> Shelf:
+    """The URL of the place where jobs are kept."""
+    return _shelf(_text(raw), QUEUES)
+
+
+def host(raw: object) -> str:
+    """The name or the number of a host, or `*.` and a name for all below it."""
+    if not re.fullmatch(r"(?:[*][.])?[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?|[0-9a-f:.]{2,45}", _text(raw)):
+        raise ValueError("expected a host in lower case, such as example.org or *.example.org")
+    return _text(raw)
+
+
+def port(raw: object) -> int:
+    """The number of a port."""
+    if not re.fullmatch("[0-9]{1,5}", str(raw)) or not 1 <= int(str(raw)) <= 65535:
+        raise ValueError("expected a port from 1 to 65535")
+    return int(str(raw))
+
+
 def _shelf(text: str, kinds: Mapping[str, Mapping[str, str]]) -> Shelf:
     scheme, colon, _ = text.partition("://")
     if scheme not in kinds or not colon:
@@ -254,6 +276,9 @@ PresetName = Annotated[str, preset_name]
 MarkId = Annotated[str, mark_id]
 MarkPicture = Annotated[MarkFile, mark]
 Origin = Annotated[str, origin]
+Queue = Annotated[Shelf, queue]
+Host = Annotated[str, host]
+Port = Annotated[int, port]
 Store = Annotated[Shelf, store]
 Tier = Annotated[Shelf, tier]
 Network = Annotated[str, network]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgproxy import config, observe
 from imgproxy.cache import Cache, Tier
@@ -48,6 +49,11 @@ from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Check, Checks
 from imgproxy.web.lookups import LookUps
 from imgproxy.web.read import Guards, Manner
+from imgproxy.workshop import Bench, Parts
+
+if TYPE_CHECKING:
+    from imgproxy.jobs import Jobs
+    from imgproxy.jobs.worker import Worker
 
 _WAITING_SHARE = 0.75
 """So many of a worker's threads may wait for pictures to be made; the others are for what is already there."""
@@ -97,6 +103,12 @@ class Desk:
     words: Words
     uploads: Uploads
     meta: Store
+    bench: Bench
+
+    @property
+    def jobs(self) -> Jobs:
+        """Work that nobody waits for."""
+        return self.bench.jobs
 
     def step_down(self) -> None:
         """Let the next writer in, now, instead of when the lease lapses; not while another process of this node is writing."""
@@ -105,6 +117,7 @@ class Desk:
 
     def close(self) -> None:
         """Close all there is."""
+        self.bench.close()
         self.words.close()
         self.meta.close()
         self.house.close()
@@ -155,7 +168,7 @@ def _office(settings: Settings, desk: Desk) -> Office:
     )
     partial = Spool(settings.data / "uploads", terms, keeping(desk.uploads, desk.words, urls))
     partial.sweep()
-    return Office(desk.words, desk.uploads, house.images, house.base, derived_of(house), urls, settings.limits, spool, partial)
+    return Office(desk.words, desk.uploads, house.images, house.base, derived_of(house), urls, settings.limits, spool, partial, desk.jobs)
 
 
 def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Progress) -> Desk:
@@ -169,7 +182,24 @@ def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Pr
         snapshot_every=settings.snapshot_every,
     )
     words = open_words(words_of(settings), meta, originals, terms, progress=progress)
-    return Desk(house, words, Uploads(house.images, words), meta)
+    uploads, far = Uploads(house.images, words), derived_of(house)
+    renditions = far if far is not None else _shelf_of(house, settings)
+    parts = Parts(terms.holder, house.images, words, uploads, house.base, renditions, far)
+    return Desk(house, words, uploads, meta, Bench(settings, parts))
+
+
+def _shelf_of(house: House, settings: Settings) -> Store:
+    """The tier of this machine whose listing says which renditions there are: the disk, or else the nearest."""
+    words = [shelf.scheme for shelf in settings.cache]
+    if not words:
+        return MemoryStore(1)
+    return house.stores[1 + (words.index("disk") if "disk" in words else 0)]
+
+
+def worker_of(settings: Settings, desk: Desk, threads: int) -> Worker:
+    """Who does the work that was ordered, in this process."""
+    observe.configure(settings.log_level, settings.log_format)
+    return desk.bench.worker(threads)
 
 
 def _house(settings: Settings, shelves: _Shelves) -> House:
@@ -250,7 +280,7 @@ class _Shelves:
         store = self._make(container)
         return Guarded(store) if self.far else store
 
-    def copies(self) -> DiskTier | None:
+    def copies(self) -> Store | None:
         """Where originals of a far store are kept near: out of sight, whatever the tier publishes."""
         if not self.far:
             return None

@@ -113,7 +113,7 @@ def free_port() -> int:
 def environment(data: Path, **settings: str) -> dict[str, str]:
     """The environment of a server or command with these settings alone."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("IMG_", "OS_", "ST_"))}
-    return {**kept, "IMG_DATA": str(data), "IMG_WORKERS": "2", "IMG_CONFIG": os.devnull, **settings}
+    return {**kept, "IMG_DATA": str(data), "IMG_WORKERS": "2", "IMG_JOB_WORKERS": "0", "IMG_CONFIG": os.devnull, **settings}
 
 
 @contextmanager

@@ -15,18 +15,19 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "errors": 0,
     "observe": 0,
+    "addresses": 1,
     "grammar": 1,
     "picture": 1,
     "geometry": 2,
     "limits": 2,
     "security": 2,
     "spelling": 2,
-    "addresses": 2,
     "calls": 3,
     "config": 3,
     "exporting": 6,
     "fetch": 3,
     "flights": 3,
+    "keeper": 3,
     "pool": 3,
     "quarantine": 3,
     "render": 3,
@@ -45,6 +46,7 @@ FLOORS = {
     "uploads": 6,
     "web": 7,
     "wiring": 7,
+    "workshop": 7,
     "cli": 8,
     "commands": 8,
     "edge": 8,
@@ -56,15 +58,17 @@ SAME_FLOOR = {
     ("cli", "commands"),
     ("cli", "edge"),
     ("fetch", "calls"),
+    ("jobs", "uploads"),
     ("pool", "render"),
     ("pool", "vips"),
     ("render", "vips"),
     ("wiring", "web"),
+    ("wiring", "workshop"),
 }
 """The window to the internet calls like everybody; the child processes of the pool run the renderer; its parts are a package of their own;
-the wiring knows every class, the doors' too."""
+the wiring knows every class, the doors' too, and has its bench in a file of its own."""
 
-ONLY_FOR = {"config": {"wiring", "cli", "edge", "wsgi"}, "observe": {"edge", "web", "wiring", "cli", "wsgi"}}
+ONLY_FOR = {"config": {"wiring", "workshop", "cli", "edge", "wsgi"}, "observe": {"edge", "web", "wiring", "workshop", "cli", "wsgi"}}
 """What most of the house never asks, however high it lives."""
 
 HOMES = {
@@ -75,8 +79,9 @@ HOMES = {
     "falcon": {"web"},
     "gunicorn": {"cli", "wsgi"},
     "httpx": {"calls"},
+    "huey": {"jobs.queue"},
     "keystoneauth1": {"stores.swift"},
-    "msgspec": {"config", "meta.jsontext", "web"},
+    "msgspec": {"config", "jobs", "meta.jsontext", "web"},
     "obstore": {"stores.cloud"},
     "prometheus_client": {"observe"},
     "pyvips": {"vips"},
@@ -90,7 +95,7 @@ HOMES = {
 }
 """One foreign package, one home: a file, or a package with all its files."""
 
-PURE = {"errors", "geometry", "grammar", "limits", "picture", "security", "urls"}
+PURE = {"addresses", "errors", "geometry", "grammar", "limits", "picture", "security", "urls"}
 """Files that touch nothing: no disk, no network, no process."""
 
 DOORS_OUT = set(

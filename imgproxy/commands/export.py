@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.commands.where import desk
-from imgproxy.commands.words import asked, asking
+from imgproxy.commands.words import asked, asking, desk
 from imgproxy.errors import Missing, Outdated, Rotten
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from typing import NamedTuple
 from imgproxy.errors import Missing, NoSession, SessionClosed
 from imgproxy.meta.database import Database
 from imgproxy.meta.fields import sayable
-from imgproxy.meta.index import roomy
 from imgproxy.meta.record import Record, edited, from_state, remark
 from imgproxy.meta.staging import Change, add, binary, stage
 
 DEFAULT = "default"
 _PAGE = 500
+_HASHES = 2_000
 _CHUNK = 20_000
 
 
@@ -95,7 +95,7 @@ class Sessions:
 
     def add(self, session: Session, records: Sequence[Record]) -> int:
         """Stage those of many records that are neither live nor in the session, in one transaction; how many they were."""
-        with self._changing(session) as db, roomy(db, len(records)):
+        with self._changing(session) as db:
             return add(db, session.key, records)
 
     def put(self, session: Session, record: Record, based_on: int | None = None) -> None:
@@ -132,6 +132,17 @@ class Sessions:
         """A record as it is live, or as a session shows it; None if there is none."""
         with self._database.reading() as db:
             return _live(db, hash) if session is None else _seen(db, session, hash)
+
+    def hashes(self) -> Iterator[str]:
+        """The hashes of all live records, in order; read some thousands at a time."""
+        last = b""
+        while True:
+            with self._database.reading() as db:
+                rows = db.execute("SELECT hash FROM records WHERE hash > ? ORDER BY hash LIMIT ?", (last, _HASHES)).fetchall()
+            for (last,) in rows:
+                yield last.hex()
+            if len(rows) < _HASHES:
+                return
 
     def diff(self, session: Session) -> Iterator[Difference]:
         """What a session changes, in the order of hashes; read a few hundred at a time."""

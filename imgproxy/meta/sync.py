@@ -27,7 +27,6 @@ Facts = Callable[[str], Record]
 """The record of an original that has none: found by looking at it; raises if it is no picture that we take."""
 
 GRACE = 86_400.0
-_PAGE = 2_000
 _BATCH = 100
 
 
@@ -173,15 +172,9 @@ class Sync:
         return item.modified if item else 0.0
 
     def _recorded(self, counts: Counter[str]) -> Iterator[str]:
-        last = b""
-        while True:
-            with self._chain.database.reading() as db:
-                rows = db.execute("SELECT hash FROM records WHERE hash > ? ORDER BY hash LIMIT ?", (last, _PAGE)).fetchall()
-            counts["records"] += len(rows)
-            for (last,) in rows:
-                yield last.hex()
-            if len(rows) < _PAGE:
-                return
+        for hash in self._sessions.hashes():
+            counts["records"] += 1
+            yield hash
 
     def _stored(self, counts: Counter[str]) -> Iterator[str]:
         for item in self._base.list():

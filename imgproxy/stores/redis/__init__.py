@@ -26,9 +26,9 @@ from redis.retry import Retry
 from imgproxy.errors import StoreFull, StoreTrouble
 from imgproxy.stores import Blob, Item, checked_key
 from imgproxy.stores.guarded import Guard, Guarded
-from imgproxy.stores.redis.shelf import PAGE, Shelf
+from imgproxy.stores.redis.shelf import PAGE, Shelf, spoken
 
-__all__ = ["PAGE", "RedisTier", "Terms"]
+__all__ = ["PAGE", "RedisTier", "Terms", "client", "spoken"]
 
 _URL = re.compile(r"rediss?://[^/?#]+(?:/[0-9]{1,5})?|unix://(?:[^/?#@]*@)?/[^?#]+(?:\?db=[0-9]{1,5})?")
 
@@ -53,7 +53,7 @@ class RedisTier:
     def __init__(self, url: str, edition: int, terms: Terms | None = None) -> None:
         terms = terms or Terms()
         self._largest = terms.largest
-        self._store = Guarded(Shelf(_client(url, terms), f"imgproxy:{edition}:", terms.expire), Guard(failures=1, pause=terms.pause))
+        self._store = Guarded(Shelf(client(url, terms), f"imgproxy:{edition}:", terms.expire), Guard(failures=1, pause=terms.pause))
 
     @property
     def down(self) -> bool:
@@ -117,7 +117,8 @@ class RedisTier:
             return
 
 
-def _client(url: str, terms: Terms) -> redis.Redis:
+def client(url: str, terms: Terms) -> redis.Redis:
+    """A client that answers within these terms, or raises; what has to do with Redis elsewhere in the house begins with it, too."""
     if not _URL.fullmatch(url):
         raise ValueError("expected redis://host:port/0, rediss://host:port/0 or unix:///path?db=0")
     # No greetings, no second tries: a connection costs one moment, and what is due after a failure is decided elsewhere.

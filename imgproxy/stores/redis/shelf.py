@@ -37,7 +37,7 @@ class Shelf:
     def get(self, key: str, *, fresh: bool = False) -> Blob | None:  # noqa: ARG002
         """Open an object; a rotten one is removed, and is none."""
         name = self._name(key)
-        with _spoken():
+        with spoken():
             (value,) = _answers(self._pipeline().get(name))
             found = read(key, value)
             if found is not None:
@@ -49,7 +49,7 @@ class Shelf:
     def head(self, key: str, *, fresh: bool = False) -> Item | None:  # noqa: ARG002
         """What is known of an object."""
         name = self._name(key)
-        with _spoken():
+        with spoken():
             start, length = _answers(self._pipeline().getrange(name, 0, HEAD + MOST_WORDS - 1).strlen(name))
             said = read_words(key, start)
             return said.item if said and said.end == length else None
@@ -58,7 +58,7 @@ class Shelf:
         """Keep an object of any size, for a while."""
         name = self._name(key)
         value = written(key, source.read(), type, dict(note or {}))
-        with _spoken():
+        with spoken():
             if self._redis.set(name, value, px=self._expire, nx=create):
                 return True
             # What is in the way may be rotten; then it is none, and reading it has removed it.
@@ -66,7 +66,7 @@ class Shelf:
 
     def delete(self, key: str) -> bool:
         """Remove an object."""
-        with _spoken():
+        with spoken():
             return bool(self._redis.unlink(self._name(key)))
 
     def delete_prefix(self, prefix: str) -> int:
@@ -74,7 +74,7 @@ class Shelf:
         if not _DERIVED.fullmatch(prefix):
             raise ValueError(f"not the beginning of derived names alone: {prefix!r}")
         count = 0
-        with _spoken():
+        with spoken():
             keys = self._keys(prefix)
             while batch := list_(islice(keys, _BATCH)):
                 count += int(self._redis.unlink(*map(self._name, batch)))
@@ -82,7 +82,7 @@ class Shelf:
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Item]:
         """The objects, a page at a time, each page out of all names: Redis has no order."""
-        with _spoken(StoreDown):
+        with spoken(StoreDown):
             while True:
                 page = heapq.nsmallest(PAGE, (key for key in self._keys(prefix) if key > after))
                 keys = list_(dict.fromkeys(page))
@@ -94,7 +94,7 @@ class Shelf:
 
     def check(self) -> None:
         """Return if Redis answers."""
-        with _spoken(StoreDown):
+        with spoken(StoreDown):
             self._redis.ping()
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ def _answers(pipeline: Pipeline) -> list[Any]:
 
 
 @contextmanager
-def _spoken(refused: type[StoreTrouble] = StoreFull) -> Iterator[None]:
+def spoken(refused: type[StoreTrouble] = StoreFull) -> Iterator[None]:
     """Turn what the client raises into the store's own words; a Redis that is there and will not do a thing is not down."""
     try:
         yield

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgproxy.images import Images
+from imgproxy.jobs import Jobs
 from imgproxy.limits import Limits
 from imgproxy.meta.repository import Words
 from imgproxy.resumable import Spool
@@ -31,6 +32,7 @@ class Office:
     limits: Limits
     spool: Path
     partial: Spool
+    jobs: Jobs
 
 
 Opening = Late[Office]

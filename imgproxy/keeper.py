@@ -1,0 +1,84 @@
+"""Keeps a worker beside a server: starts it, starts it again when it dies, and ends it with the server.
+
+Run as `python -m imgproxy.keeper COMMAND...` by a process that is about to become the server. It loads nothing of the house. The
+kernel tells it when the server is gone, and tells the worker when the keeper is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import FrameType
+
+KEEPER = "_IMGPROXY_KEEPER"
+"""The variable by which the server knows its keeper."""
+
+_DIE_WITH_PARENT = 1
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
+_LONG_LIFE = 60.0
+
+
+def start(command: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Have a worker kept beside this process; the environment to go on with."""
+    keeper = subprocess.Popen([sys.executable, "-P", "-m", "imgproxy.keeper", *command], env=dict(environ), stdin=subprocess.DEVNULL)
+    return {**environ, KEEPER: str(keeper.pid)}
+
+
+def end(environ: Mapping[str, str], grace: float) -> None:
+    """End the worker that is kept beside this process, and wait for it."""
+    if not environ.get(KEEPER):
+        return
+    pid, until = int(environ[KEEPER]), time.monotonic() + grace
+    with suppress(ProcessLookupError, ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return
+        os.kill(pid, signal.SIGTERM)
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > until:
+                os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.02)
+
+
+class _Keeper:
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._over = False
+
+    def run(self, parent: int) -> None:
+        """Keep the command running until told to stop, or until the parent is gone."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        _die_with_parent()
+        pause = _FIRST_PAUSE
+        while not self._over and os.getppid() == parent:
+            began = time.monotonic()
+            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+            if self._over:
+                self._child.terminate()
+            self._child.wait()
+            pause = _FIRST_PAUSE if time.monotonic() - began > _LONG_LIFE else min(pause * 2, _LONGEST_PAUSE)
+            until = time.monotonic() + pause
+            while not self._over and time.monotonic() < until:
+                time.sleep(0.05)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._over = True
+        if self._child is not None:
+            with suppress(ProcessLookupError):
+                self._child.terminate()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    _Keeper(sys.argv[1:]).run(os.getppid())
