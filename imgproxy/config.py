@@ -22,8 +22,10 @@ from imgproxy.limits import Limits
 from imgproxy.spelling import (
     Address,
     AdminDoor,
+    Call,
     Directory,
     HeaderName,
+    HeaderValue,
     Host,
     Key,
     MarkId,
@@ -40,6 +42,7 @@ from imgproxy.spelling import (
     SocketPath,
     Store,
     Suffix,
+    Text,
     Tier,
 )
 
@@ -84,6 +87,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     cors: Origin = "*"
     admin: AdminDoor = "beside"
     tags: tuple[HeaderName, ...] = ("Cache-Tag", "Surrogate-Key")
+    purge: tuple[Call, ...] = ()
+    purge_headers: Mapping[HeaderName, HeaderValue] = MappingProxyType({})
+    purge_body: Text = ""
 
     jobs: Queue = spelling.queue("sqlite://")
     job_workers: Count = 4
@@ -337,5 +343,5 @@ def _shown(name: str, settings: Settings) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
+        return ", ".join(f"{key}={'***' if name == 'purge_headers' else item}" for key, item in value.items())
     return str(value).lower() if isinstance(value, bool) else format(value, "g") if isinstance(value, float) else str(value)

@@ -126,6 +126,20 @@ def header_name(raw: object) -> str:
     return _text(raw)
 
 
+def header_value(raw: object) -> str:
+    """The value of a header; what was written may be a secret, and is never repeated in the complaint."""
+    if not isinstance(raw, str) or not re.fullmatch("[!-~](?:[ -~]*[!-~])?", raw):
+        raise ValueError("expected the value of a header, in printable ASCII")
+    return raw
+
+
+def call(raw: object) -> str:
+    """A request, without headers and body: a method, a space and a URL."""
+    if not re.fullmatch(r"[A-Z]{3,20} https?://[!-~]+", _text(raw)):
+        raise ValueError("expected a method and a URL, such as PURGE http://127.0.0.1:6081/{hash}")
+    return _text(raw)
+
+
 def socket_path(raw: object) -> Path:
     """Where a socket lies: a path, perhaps below the data directory."""
     if not _text(raw):
@@ -284,3 +298,6 @@ Tier = Annotated[Shelf, tier]
 Network = Annotated[str, network]
 HeaderName = Annotated[str, header_name]
 SocketPath = Annotated[Path, socket_path]
+HeaderValue = Annotated[str, header_value]
+Call = Annotated[str, call]
+Text = Annotated[str, _text]

@@ -28,6 +28,7 @@ from imgproxy.meta.restoring import Progress, quiet
 from imgproxy.originals import Originals
 from imgproxy.picture import EDITION
 from imgproxy.pool import Pool, PoolPlan
+from imgproxy.purges import Hook, Purges
 from imgproxy.quarantine import Quarantine
 from imgproxy.resumable import Spool
 from imgproxy.resumable import Terms as SpoolTerms
@@ -103,6 +104,7 @@ class Desk:
     words: Words
     uploads: Uploads
     meta: Store
+    purges: Purges
     bench: Bench
 
     @property
@@ -118,6 +120,7 @@ class Desk:
     def close(self) -> None:
         """Close all there is."""
         self.bench.close()
+        self.purges.close()
         self.words.close()
         self.meta.close()
         self.house.close()
@@ -175,7 +178,18 @@ def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Pr
     meta = shelves.store("meta")
     for prepare in shelves.preparing:
         prepare()
-    originals = WordsOriginals(absent_from(house.base), house.images.remove, house.images.forget)
+    purges = purges_of(settings)
+    purges.start()
+
+    def remove(hash: str) -> None:
+        house.images.remove(hash)
+        purges.add(hash)
+
+    def forget(hash: str) -> None:
+        house.images.forget(hash)
+        purges.add(hash)
+
+    originals = WordsOriginals(absent_from(house.base), remove, forget)
     terms = Terms(
         holder=f"{socket.gethostname()}:{settings.data}",
         settle_seconds=1.0 if shelves.far else 0.02,  # a rival's word is on this disk at once, or somewhere in a cluster soon
@@ -185,7 +199,7 @@ def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Pr
     uploads, far = Uploads(house.images, words), derived_of(house)
     renditions = far if far is not None else _shelf_of(house, settings)
     parts = Parts(terms.holder, house.images, words, uploads, house.base, renditions, far)
-    return Desk(house, words, uploads, meta, Bench(settings, parts))
+    return Desk(house, words, uploads, meta, purges, Bench(settings, parts))
 
 
 def _shelf_of(house: House, settings: Settings) -> Store:
@@ -200,6 +214,13 @@ def worker_of(settings: Settings, desk: Desk, threads: int) -> Worker:
     """Who does the work that was ordered, in this process."""
     observe.configure(settings.log_level, settings.log_format)
     return desk.bench.worker(threads)
+
+
+def purges_of(settings: Settings) -> Purges:
+    """What tells the caches of others, by these settings, of what this node has forgotten."""
+    calls = [call.split(" ", 1) for call in settings.purge]
+    hooks = [Hook(method, url, settings.purge_headers, settings.purge_body) for method, url in calls]
+    return Purges(settings.data / "run" / "purges", hooks, _unheard)
 
 
 def _house(settings: Settings, shelves: _Shelves) -> House:
@@ -364,3 +385,7 @@ def _lost(key: str, trouble: StoreTrouble) -> None:
 
 def _rotten(hash: str) -> None:
     observe.event("an original is rotten", {"hash": hash, "mend": "put it again, or restore it in the store"}, level="error")
+
+
+def _unheard(hash: str, why: str) -> None:
+    observe.event("a cache was not told of a deletion, and will be", {"hash": hash, "why": why}, level="warning")

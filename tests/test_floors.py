@@ -38,6 +38,7 @@ FLOORS = {
     "cache": 4,
     "meta": 4,
     "originals": 4,
+    "purges": 4,
     "resumable": 4,
     "images": 5,
     "client": 6,

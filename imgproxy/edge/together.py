@@ -50,9 +50,20 @@ def serve(settings: Settings, gunicorn: list[str], environ: Mapping[str, str]) -
     """Run both until they are told to stop, or one of them dies; what to leave with."""
     program = nginx()
     folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
+    _warn_of_blindness(settings)
     with _only_one(folder(settings) / "lock"):
         _write(settings, program)
         return Both(settings, program, gunicorn, environ).run()
+
+
+def _warn_of_blindness(settings: Settings) -> None:
+    """Say so if the tier cannot see what nginx reads: then it gives up what was stored longest ago, however often that is read."""
+    tier = wiring.published(settings)
+    place = next((place for place in (tier, *tier.parents) if place.exists()), None) if tier is not None else None
+    if place is not None and os.statvfs(place).f_flag & os.ST_NOATIME:
+        observe.event(
+            "the local tier is mounted noatime, and does not see what nginx reads", {"mend": "mount it relatime"}, level="warning"
+        )
 
 
 @contextmanager

@@ -15,7 +15,8 @@ What holds:
   Only a disk that cannot be written, or is full, is trouble, and only for `put`; on a full disk it gives up some values each time, so
   that it goes on within the room there is.
 - What was used longest ago goes first. Uses are noted in the index once in ten minutes for what Python reads; for what nginx reads the
-  hand that goes round at every `put` looks at the time of last access, which any but a `noatime` file system keeps.
+  hand that goes round at every `put` looks at the time of last access, and so does whoever evicts. Any but a `noatime` file system keeps
+  it: values are given one before their modification, so that `relatime` notes the next reading at once.
 - Its bytes are the values, each rounded up to blocks and with one block for its names, and `cache.db`. They may pass the size by what
   is just being written (an object for each thread that puts) and by SQLite's log (1 MB).
 - Any number of processes and threads may use it at once; one that forks opens the index again in the child.

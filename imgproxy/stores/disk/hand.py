@@ -1,21 +1,19 @@
 """The hand that goes round the disk tier, a few files at every `put`: what was read is noted, what nobody knows is removed.
 
-Four files for each `put` are two rounds in the time in which puts alone would renew the whole tier: the hand passes every value before
-it becomes the longest unused. So what nginx reads without a word to the index is noted in time, with neither a thread nor a timer.
+Four files for each `put` are two rounds in the time in which puts alone would renew the whole tier, with neither a thread nor a timer. So
+what nginx reads without a word to the index is mostly noted in time; where the hand was too slow, whoever evicts looks once more.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 
-from imgproxy.picture import EDITION_TIME
 from imgproxy.stores.disk.rows import Rows
-from imgproxy.stores.disk.tree import UNREAD, Tree
+from imgproxy.stores.disk.tree import Tree
 
 _STEPS = 4
 _ERASED = 16
@@ -60,6 +58,5 @@ class Hand:
         row = self._rows.row(key)
         if row is None or row.filename != filename:
             self._rows.disown(key, filename)
-        elif os.stat(path).st_atime > EDITION_TIME:  # noqa: PTH116
+        elif self._tree.was_read(filename):
             self._rows.touch(key)
-            os.utime(path, (UNREAD, EDITION_TIME))

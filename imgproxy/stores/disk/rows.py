@@ -24,6 +24,10 @@ from imgproxy.stores.disk.tree import Tree, key_of
 from imgproxy.stores.files import opened
 
 _NEVER = 1e9
+_AT_ONCE = 10
+"""So many go at once: those that diskcache culls."""
+_SPARED = 500
+"""So many are spared at most for one that comes; if more were read than there is room for, some must go all the same."""
 _PATIENCE = 0.5
 """So many seconds an index that others write is waited for."""
 
@@ -184,10 +188,22 @@ class Rows:
     def cull(self) -> None:
         """Remove what was used longest ago, until the rest is within the size."""
         if self._cache.volume() > self._cache.size_limit:
+            self._spare()
             with self._turn:
                 self._cache.cull()
         if not 0 <= self._cache.volume() <= self._cache.size_limit:
             raise Rotten("a count of bytes that the values do not have")
+
+    def _spare(self) -> None:
+        """Note the uses of those whose turn it is to go, for nginx reads without a word to the index."""
+        for _ in range(_SPARED // _AT_ONCE):
+            with self._turn, self._cache.transact():
+                oldest = self._cache._sql("SELECT key, filename FROM Cache ORDER BY expire_time LIMIT ?", (_AT_ONCE,)).fetchall()  # noqa: SLF001
+                read = [key for key, filename in oldest if isinstance(filename, str) and self._tree.was_read(filename)]
+                for key in read:
+                    self._cache.touch(key, expire=_NEVER)
+            if not read:
+                return
 
     def volume(self) -> int:
         """The bytes charged for all values, and those of the index."""

@@ -135,6 +135,17 @@ class Tree:
             value.unlink()
             self.unpublish(key, inode)
 
+    def was_read(self, filename: str) -> bool:
+        """Whether a value was read since it was put, or since this was asked the last time."""
+        path = self.value(filename)
+        try:
+            if key_of(filename) is None or os.lstat(path).st_atime <= EDITION_TIME:
+                return False
+            os.utime(path, (UNREAD, EDITION_TIME), follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
     def make_room(self, wanted: int) -> bool:
         """Drop some values, whichever they are; False if there is none.
 

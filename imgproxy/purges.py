@@ -1,0 +1,188 @@
+"""Purges: what is deleted here is to be forgotten by the caches of others, and they are told until they have heard it.
+
+    <folder>/<hash>   to be told; its time of change is when it is due, its length is how often that has failed
+
+- A file is there before a deletion counts as done, so that no crash forgets it. Whoever runs next goes on with what is left.
+- The first time is a little after the deletion: by then nobody has the picture any more who could give it to such a cache anew. For the
+  same reason every node tells, when it has forgotten by itself: the last one to forget is the last one to tell.
+- One process of a node tells at a time, in a thread that is there only while there is something to tell.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+
+from imgproxy.calls import Line, Request
+from imgproxy.errors import CallFailed, TooMuch
+
+SETTLED = 2.0
+"""So many seconds after a deletion nobody of this node gives the picture any more: nginx holds files open for one."""
+
+_LONGEST_PAUSE = 900.0
+_TRIES = 100
+_WELL = frozenset((*range(200, 300), 404, 410))
+_MOST = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A request that makes a cache forget: `{hash}` in its URL, its headers or its body is the original's."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+
+    def request(self, hash: str) -> Request:
+        """The request for one original."""
+        headers = {name: _filled(value, hash) for name, value in self.headers.items()}
+        return Request(
+            self.method, _filled(self.url, hash), headers, _filled(self.body, hash).encode() or None, until=time.monotonic() + 10
+        )
+
+
+def _filled(text: str, hash: str) -> str:
+    return text.replace("{hash}", hash)
+
+
+Told = Callable[[str, str], object]
+"""Hears of each failure: the hash, and why."""
+
+
+class Purges:
+    """What is still to be told, and the telling of it."""
+
+    def __init__(self, folder: Path, hooks: Sequence[Hook], failed: Told = lambda _hash, _why: None, *, settled: float = SETTLED) -> None:
+        self._folder = folder
+        self._hooks = tuple(hooks)
+        self._failed = failed
+        self._settled = settled
+        self._lock = threading.Lock()
+        self._woken = threading.Condition(self._lock)
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, hash: str) -> None:
+        """See that every cache is told of this original; when this returns, no crash forgets it."""
+        if not self._hooks:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self._folder / f"~{token_hex(8)}"
+        draft.touch()
+        self._put_off(draft, self._settled)
+        draft.rename(self._folder / hash)
+        _sync(self._folder)
+        self.start()
+
+    def start(self) -> None:
+        """Go on with what is left, if anything is."""
+        with self._lock:
+            if self._hooks and self._thread is None and self.waiting():
+                self._thread = threading.Thread(target=self._run, name="purges", daemon=True)
+                self._thread.start()
+            self._woken.notify_all()
+
+    def waiting(self) -> int:
+        """How many originals are still to be told of."""
+        return sum(1 for _ in self._files())
+
+    def close(self) -> None:
+        """Try once what was not tried yet; what fails stays for whoever runs next."""
+        with self._lock:
+            self._closing = True
+            self._woken.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _files(self) -> Iterator[os.DirEntry[str]]:
+        with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("~"))
+
+    def _run(self) -> None:
+        while True:
+            with self._telling() as ours:
+                pause = self._round() if ours else 1.0
+            with self._lock:
+                left = self._has_untried() if self._closing else self.waiting()
+                if not left:
+                    self._thread = None
+                    return
+                self._woken.wait(0.1 if self._closing or pause is None else pause)
+
+    @contextmanager
+    def _telling(self) -> Iterator[bool]:
+        with (self._folder / "~lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _has_untried(self) -> bool:
+        return any(entry.stat().st_size == 0 for entry in self._files())
+
+    def _round(self) -> float | None:
+        """Tell of all that is due; how long until the next is, or None if nothing is left."""
+        pauses = []
+        for path in [Path(entry.path) for entry in self._files()]:
+            with suppress(FileNotFoundError):
+                facts = path.stat()
+                pause = facts.st_mtime - time.time()
+                if 0 < pause <= _LONGEST_PAUSE and not (self._closing and facts.st_size):
+                    pauses.append(pause)
+                elif not (self._closing and facts.st_size):
+                    pauses += self._tell(path, facts)
+        return min(pauses, default=None)
+
+    def _tell(self, path: Path, facts: os.stat_result) -> list[float]:
+        """Tell every cache of one original; the pause until it is tried again, if it has to be."""
+        why = next((why for hook in self._hooks if (why := _refused(hook.request(path.name)))), "")
+        if path.stat().st_ino != facts.st_ino:
+            return [self._settled]  # deleted once more meanwhile
+        if not why:
+            path.unlink()
+            return []
+        self._failed(path.name, why)
+        if facts.st_size + 1 >= _TRIES:
+            path.unlink()
+            return []
+        with path.open("ab") as file:
+            file.write(b".")
+        pause = min(2.0**facts.st_size, _LONGEST_PAUSE)
+        self._put_off(path, pause)
+        return [pause]
+
+    def _put_off(self, path: Path, pause: float) -> None:
+        due = time.time() + pause
+        os.utime(path, (due, due))
+
+
+def _refused(request: Request) -> str:
+    """Why a cache has not heard it, or nothing."""
+    try:
+        with Line(seconds=5.0) as line, line.call(request) as answer:
+            answer.read(_MOST)
+            return "" if answer.status in _WELL else f"answered {answer.status}"
+    except (CallFailed, TooMuch) as error:
+        return str(error)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

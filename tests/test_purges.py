@@ -1,0 +1,161 @@
+"""Purges: caches are told of what was deleted, until they have heard it, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from imgproxy.purges import Hook, Purges
+from tests.plain import png, written
+from tests.serving import COMMAND, environment
+
+HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+OTHER = "0" * 64
+
+
+class Cache:
+    """A cache of somebody else's, that notes what it is told; `status` is what it answers."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str, str, str]] = []
+        self.status = 200
+        self.port = 0
+
+    @contextmanager
+    def listening(self, port: int = 0) -> Iterator[Cache]:
+        cache = self
+
+        class Ear(BaseHTTPRequestHandler):
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline(65537)
+                if self.raw_requestline and self.parse_request():
+                    body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+                    cache.heard.append((self.command, self.path, self.headers.get("Surrogate-Key", ""), body))
+                    self.send_response(cache.status)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                self.close_connection = True
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        with ThreadingHTTPServer(("127.0.0.1", port), Ear) as server:
+            self.port = server.server_port
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                yield self
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+@pytest.fixture
+def cache() -> Iterator[Cache]:
+    with Cache().listening() as cache:
+        yield cache
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def hook(cache: Cache) -> Hook:
+    headers = {"Surrogate-Key": "{hash}"}
+    return Hook("PURGE", f"http://127.0.0.1:{cache.port}/tag/{{hash}}", headers, '{"tags":["{hash}"]}')
+
+
+def test_a_cache_is_told_by_url_header_and_body(tmp_path: Path, cache: Cache) -> None:
+    purges = Purges(tmp_path / "purges", [hook(cache)], settled=0)
+    purges.add(HASH)
+    until(lambda: purges.waiting() == 0)
+    assert cache.heard == [("PURGE", f"/tag/{HASH}", HASH, f'{{"tags":["{HASH}"]}}')]
+    purges.close()
+
+
+def test_nobody_is_told_before_everybody_here_has_forgotten(tmp_path: Path, cache: Cache) -> None:
+    began = time.time()
+    purges = Purges(tmp_path / "purges", [hook(cache)], settled=0.5)
+    purges.add(HASH)
+    assert cache.heard == []
+    purges.close()
+    assert len(cache.heard) == 1
+    assert time.time() >= began + 0.5
+
+
+def test_what_was_not_heard_is_told_again(tmp_path: Path, cache: Cache) -> None:
+    complaints: list[tuple[str, ...]] = []
+    cache.status = 503
+    purges = Purges(tmp_path / "purges", [hook(cache)], lambda *told: complaints.append(told), settled=0)
+    purges.add(HASH)
+    until(lambda: len(complaints) >= 2)
+    assert set(complaints) == {(HASH, "answered 503")}
+    cache.status = 200
+    until(lambda: purges.waiting() == 0)
+    purges.close()
+
+
+def test_a_process_that_dies_leaves_it_to_the_next(tmp_path: Path) -> None:
+    cache = Cache()
+    with cache.listening():
+        pass
+    first = Purges(tmp_path / "purges", [hook(cache)], settled=0)
+    first.add(HASH)
+    first.add(OTHER)
+    first.close()
+    assert first.waiting() == 2
+    with cache.listening(cache.port):
+        second = Purges(tmp_path / "purges", [hook(cache)], settled=0)
+        second.start()
+        until(lambda: second.waiting() == 0)
+        second.close()
+    assert {path for _, path, _, _ in cache.heard} == {f"/tag/{HASH}", f"/tag/{OTHER}"}
+
+
+def test_two_processes_tell_it_once(tmp_path: Path, cache: Cache) -> None:
+    both = [Purges(tmp_path / "purges", [hook(cache)], settled=0.2) for _ in range(2)]
+    for purges in both:
+        purges.add(HASH)
+    for purges in both:
+        until(lambda of=purges: of.waiting() == 0)  # type: ignore[misc]
+        purges.close()
+    assert len(cache.heard) == 1
+
+
+def test_a_cache_that_never_had_it_is_content_and_without_hooks_nothing_happens(tmp_path: Path, cache: Cache) -> None:
+    cache.status = 404
+    purges = Purges(tmp_path / "purges", [hook(cache)], settled=0)
+    purges.add(HASH)
+    purges.close()
+    assert purges.waiting() == 0
+    silent = Purges(tmp_path / "nothing", [])
+    silent.add(HASH)
+    silent.close()
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_deletion_by_the_command_line_is_told_after_its_commit(tmp_path: Path, cache: Cache) -> None:
+    import subprocess
+
+    call = f"PURGE http://127.0.0.1:{cache.port}/{{hash}}"
+    env = environment(tmp_path / "var", IMG_PURGE=call, IMG_PURGE_HEADERS="Surrogate-Key={hash}", IMG_PURGE_BODY="gone: {hash}")
+
+    def run(*words: str) -> str:
+        return subprocess.run([COMMAND, *words], env=env, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    hash = run("put", str(written(tmp_path / "a.png", png(40, 40)))).strip().removesuffix(".png")
+    run("commit")
+    run("remove", hash)
+    assert cache.heard == []
+    run("commit")
+    assert cache.heard == [("PURGE", f"/{hash}", hash, f"gone: {hash}")]
+    assert "***" in run("config")
