@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imgproxy import keeper
-from imgproxy.commands import COMMANDS, desk
+from imgproxy.commands import COMMANDS
+from imgproxy.commands.where import anywhere, repository, server
 from imgproxy.errors import BadName, Error, StoreDown, StoreRefused
-from imgproxy.grammar import OPTIONS, SYNTAX, Derived, parse
+from imgproxy.grammar import OPTIONS, SYNTAX, Derived, Name, parse
 from imgproxy.security import Keyring
 
 if TYPE_CHECKING:
@@ -91,15 +92,14 @@ def nginx() -> None:
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option("--session", default="", help="The id or name of the session for their records; the default session if none is named.")
+@anywhere
 def put(files: tuple[Path, ...], session: str) -> None:
     """Keep FILES as originals, with a record each in a session; print the base name of each."""
     failed = False
-    with desk() as opened:
-        found = opened.words.sessions.find(session)
+    with repository() as there:
         for path in _progress(files, "putting"):
             try:
-                with path.open("rb") as file:
-                    click.echo(str(opened.uploads.keep(file, found, {}).added.name))
+                click.echo(there.upload(path, session=session).name)
             except Error as error:
                 failed = True
                 click.echo(f"{path}: {error}", err=True)
@@ -110,14 +110,15 @@ def put(files: tuple[Path, ...], session: str) -> None:
 @main.command()
 @click.argument("name")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file instead of standard output.")
+@anywhere
 def get(name: str, output: Path | None) -> None:
     """Write the picture of that NAME, made now if need be, to standard output."""
     wanted = parse(name)
     if output is None and sys.stdout.isatty():
         raise click.UsageError("a picture on a terminal is no use: say -o FILE, or redirect")
-    with _images() as images, images.open(wanted).file as file, click.open_file(str(output or "-"), "wb") as out:
-        while data := file.read(_CHUNK):
-            out.write(data)
+    with _picture(wanted) as pieces, click.open_file(str(output or "-"), "wb") as out:
+        for piece in pieces:
+            out.write(piece)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -262,6 +263,19 @@ def _images() -> Iterator[Images]:
         yield house.images
     finally:
         house.close()
+
+
+@contextmanager
+def _picture(name: Name) -> Iterator[Iterable[bytes]]:
+    """A picture, piece by piece: from a server as anybody may have it, or from the house."""
+    if server():
+        from imgproxy.client import Client
+
+        with Client(server()) as client, client.picture(str(name)) as pieces:
+            yield pieces
+        return
+    with _images() as images, images.open(name).file as file:
+        yield iter(lambda: file.read(_CHUNK), b"")
 
 
 def _lines() -> Iterator[str]:

@@ -48,7 +48,7 @@ from imgproxy.spelling import (
 
 DEFAULT_FILE = Path("conf/imgproxy.toml")
 ADMIN_TOKEN = "IMG_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
-NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN))
+NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN, "IMG_SERVER", "IMG_TOKEN", "IMG_TOKEN_FILE"))
 """Variables that are known, but are no settings of this object."""
 
 _LONGEST_SOCKET = 107

@@ -18,7 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Protocol
 
 from imgproxy.errors import BrokenOff, Missing, Rotten, StoreDown, StoreFull, StoreLied, StoreRefused, StoreTrouble
 from imgproxy.flights import Flights
@@ -32,21 +32,45 @@ _SOON = 5.0
 """A store that took longer than so many seconds to fail is not asked again."""
 
 
-class Checked:
-    """A file that is read once, and raises `Rotten` at its end if its SHA-256 is not the one it should be, `BrokenOff` before it."""
+class Copies(Protocol):
+    """Where originals of a far store are kept near."""
+
+    def get(self, key: str) -> Blob | None:
+        """The copy of that hash, known to be right."""
+
+    def bring(self, hash: str, source: BinaryIO, type: str) -> Blob:
+        """Keep all of `source`, and open it; raise `Rotten` if its SHA-256 is not that hash."""
+
+    def delete(self, key: str) -> bool:
+        """Forget the copy of that hash."""
+
+
+class Arriving:
+    """A file that is read once, and raises `BrokenOff` when its store leaves in the middle."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read like any file."""
+        try:
+            with spoken():
+                return self._file.read(_CHUNK if size < 0 else size)
+        except StoreDown as error:
+            raise BrokenOff(str(error)) from error
+
+
+class Checked(Arriving):
+    """The same, which raises `Rotten` at its end if its SHA-256 is not the one it should be."""
 
     def __init__(self, file: BinaryIO, hash: str) -> None:
-        self._file = file
+        super().__init__(file)
         self._hash = hash
         self._sum = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         """Read like any file; the last, empty read is the verdict."""
-        try:
-            with spoken():
-                data = self._file.read(_CHUNK if size < 0 else size)
-        except StoreDown as error:
-            raise BrokenOff(str(error)) from error
+        data = super().read(size)
         if data:
             self._sum.update(data)
         elif self._sum.hexdigest() != self._hash:
@@ -62,7 +86,7 @@ class Checked:
 class Originals:
     """The originals of one store, seen from one node."""
 
-    def __init__(self, store: Store, copies: Store | None, flights: Flights, quarantine: Quarantine, spool: Path | None = None) -> None:
+    def __init__(self, store: Store, copies: Copies | None, flights: Flights, quarantine: Quarantine, spool: Path | None = None) -> None:
         self._store = store
         self._copies = copies
         self._flights = flights
@@ -177,22 +201,20 @@ class Originals:
             if len(self._right) > _REMEMBERED:
                 self._right.popitem(last=False)
 
-    def _copied(self, hash: str, copies: Store, deadline: float) -> Blob:
+    def _copied(self, hash: str, copies: Copies, deadline: float) -> Blob:
         """Bring a far original near, one of all who want it."""
         with self._flights.alone(hash, deadline):
             copy = _copy(hash, copies)
             return copy if copy is not None else self._twice(hash, lambda fresh: self._brought(hash, copies, fresh))
 
-    def _brought(self, hash: str, copies: Store, fresh: bool) -> Blob:
+    def _brought(self, hash: str, copies: Copies, fresh: bool) -> Blob:
         with self._asked(hash, fresh) as blob:
             try:
-                copies.put(hash, Checked(blob.file, hash), type=blob.item.type)  # type: ignore[arg-type]
+                return copies.bring(hash, Arriving(blob.file), blob.item.type)  # type: ignore[arg-type]
             except BrokenOff:
                 raise
             except (StoreFull, StoreDown):
                 return self._spooled(hash)
-        copy = _copy(hash, copies)
-        return copy if copy is not None else self._spooled(hash)
 
     def _spooled(self, hash: str) -> Blob:
         """The original in a nameless temporary file: for when the local tier cannot keep it."""
@@ -209,7 +231,7 @@ class Originals:
             return Blob(blob.item, file)
 
 
-def _copy(hash: str, copies: Store) -> Blob | None:
+def _copy(hash: str, copies: Copies) -> Blob | None:
     """A copy that is near; a place for copies that is in trouble counts as empty."""
     try:
         return copies.get(hash)

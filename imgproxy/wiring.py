@@ -301,7 +301,7 @@ class _Shelves:
         store = self._make(container)
         return Guarded(store) if self.far else store
 
-    def copies(self) -> Store | None:
+    def copies(self) -> DiskTier | None:
         """Where originals of a far store are kept near: out of sight, whatever the tier publishes."""
         if not self.far:
             return None

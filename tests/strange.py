@@ -60,7 +60,7 @@ class Asked(BaseHTTPRequestHandler):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.server.habits.get(word, _unknown)(self)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PATCH = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,15 +13,21 @@ import pytest
 
 from imgproxy.stores.fs import FsStore
 from tests.plain import png, written
-from tests.serving import COMMAND, environment, serving
+from tests.serving import COMMAND, Server, environment, serving
 
 
 class Typist:
-    """Types commands, over a directory of its own."""
+    """Types commands: over a directory of its own, or to the server that `elsewhere` leads to."""
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
         self.env = environment(home / "var", **settings)
+
+    def elsewhere(self, server: Server) -> Typist:
+        """The same, but everything goes over HTTP, and nothing of this machine is known."""
+        there = Typist(self.home)
+        there.env = environment(self.home / "nowhere", IMG_SERVER=f"http://127.0.0.1:{server.port}", IMG_TOKEN=server.token)
+        return there
 
     def run(self, *words: str, fails: bool = False) -> str:
         done = subprocess.run([COMMAND, *words], env=self.env, cwd=self.home, capture_output=True, text=True, timeout=100, check=False)
@@ -37,8 +44,20 @@ class Typist:
 
 
 @pytest.fixture
-def typist(tmp_path: Path) -> Typist:
+def local(tmp_path: Path) -> Typist:
+    """Somebody who types on the machine that has the repository."""
     return Typist(tmp_path)
+
+
+@pytest.fixture(params=["here"])
+def typist(request: pytest.FixtureRequest, local: Typist) -> Iterator[Typist]:
+    """The same, and somebody elsewhere: what is typed and what is printed is the same."""
+    if request.param == "here":
+        yield local
+        return
+    with serving(local.home / "var", IMG_WORKERS="1", IMG_AUTOCOMMIT="0") as server:
+        yield local.elsewhere(server)
+    assert not (local.home / "nowhere").exists()
 
 
 def test_what_is_said_is_found_after_the_commit_and_not_before(typist: Typist) -> None:
@@ -102,41 +121,41 @@ def test_a_removed_image_is_gone_with_its_commit(typist: Typist) -> None:
     assert typist.run("search") == ""
 
 
-def test_the_loss_of_the_local_disk_loses_nothing_that_was_answered(typist: Typist) -> None:
-    hashes = [typist.put(seed) for seed in range(3)]
-    typist.run("commit")
-    typist.run("set", hashes[0], "title=Kept")
-    typist.run("commit")
-    assert typist.run("snapshot") == "2\n"
-    typist.run("set", hashes[1], "title=Kept too")
-    typist.run("commit")
-    shutil.rmtree(typist.home / "var" / "words")
-    assert typist.run("restore").strip() == "restored to commit 3"
-    assert sorted(typist.run("search", "kept").split()) == sorted(hashes[:2])
-    assert typist.run("restore", "--check").startswith("equal\t3 records at commit 3")
+def test_the_loss_of_the_local_disk_loses_nothing_that_was_answered(local: Typist) -> None:
+    hashes = [local.put(seed) for seed in range(3)]
+    local.run("commit")
+    local.run("set", hashes[0], "title=Kept")
+    local.run("commit")
+    assert local.run("snapshot") == "2\n"
+    local.run("set", hashes[1], "title=Kept too")
+    local.run("commit")
+    shutil.rmtree(local.home / "var" / "words")
+    assert local.run("restore").strip() == "restored to commit 3"
+    assert sorted(local.run("search", "kept").split()) == sorted(hashes[:2])
+    assert local.run("restore", "--check").startswith("equal\t3 records at commit 3")
 
 
-def test_a_damaged_snapshot_is_fallen_back_over_and_told(typist: Typist) -> None:
-    hash = typist.put(1)
-    typist.run("commit")
-    typist.run("snapshot")
-    snapshot = next((typist.home / "var" / "store" / "meta" / "snapshots").iterdir())
+def test_a_damaged_snapshot_is_fallen_back_over_and_told(local: Typist) -> None:
+    hash = local.put(1)
+    local.run("commit")
+    local.run("snapshot")
+    snapshot = next((local.home / "var" / "store" / "meta" / "snapshots").iterdir())
     content = bytearray(snapshot.read_bytes())
     content[len(content) // 2] ^= 1
     snapshot.write_bytes(content)
-    assert typist.lines("restore", "--check") == [["broken", "snapshot 1"], ["equal", "1 records at commit 1"]]
-    shutil.rmtree(typist.home / "var" / "words")
-    assert typist.run("search").split() == [hash]
+    assert local.lines("restore", "--check") == [["broken", "snapshot 1"], ["equal", "1 records at commit 1"]]
+    shutil.rmtree(local.home / "var" / "words")
+    assert local.run("search").split() == [hash]
 
 
-def test_a_damaged_database_is_moved_aside_and_restored_and_told(typist: Typist) -> None:
-    hash = typist.put(1)
-    typist.run("commit")
-    database = typist.home / "var" / "words" / "words.db"
+def test_a_damaged_database_is_moved_aside_and_restored_and_told(local: Typist) -> None:
+    hash = local.put(1)
+    local.run("commit")
+    database = local.home / "var" / "words" / "words.db"
     for beside in database.parent.glob("words.db-*"):
         beside.unlink()
     database.write_bytes(b"no database at all" * 1000)
-    done = subprocess.run([COMMAND, "search"], env=typist.env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([COMMAND, "search"], env=local.env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == [hash]
     assert "damaged" in done.stderr
 
@@ -250,27 +269,27 @@ def test_another_node_writes_on_where_the_first_left_off(shared: tuple[Typist, T
     assert json.loads(two.run("search", "--json"))["description"] == "and one again"
 
 
-def test_an_export_lays_out_what_is_committed_and_goes_on_where_it_was(typist: Typist) -> None:
-    first, second = typist.put(1), typist.put(2)
-    typist.run("set", first, "title=Red & green", "taken_at=2024-05-17", "tags=fine")
-    typist.run("commit")
-    hidden = typist.put(3)
+def test_an_export_lays_out_what_is_committed_and_goes_on_where_it_was(local: Typist) -> None:
+    first, second = local.put(1), local.put(2)
+    local.run("set", first, "title=Red & green", "taken_at=2024-05-17", "tags=fine")
+    local.run("commit")
+    hidden = local.put(3)
     paths = [f"2000/01/01/{second[:12]}.png", f"2024/05/17/red-green-{first[:12]}.png"]
-    assert typist.run("export", "tree", "--tag", "fine").split() == paths[1:]
-    assert typist.run("export", "tree").split() == paths[:1]
-    assert typist.run("export", "tree").split() == []
-    assert [(typist.home / "tree" / path).read_bytes() for path in paths] == [png(60, 40, 2), png(60, 40, 1)]
-    assert (typist.home / "tree" / paths[0]).stat().st_nlink == 2
-    assert not [path for path in (typist.home / "tree").rglob("*") if hidden[:12] in path.name]
-    assert typist.run("export", "copies", "--copy", "green").split() == paths[1:]
-    assert (typist.home / "copies" / paths[1]).stat().st_nlink == 1
+    assert local.run("export", "tree", "--tag", "fine").split() == paths[1:]
+    assert local.run("export", "tree").split() == paths[:1]
+    assert local.run("export", "tree").split() == []
+    assert [(local.home / "tree" / path).read_bytes() for path in paths] == [png(60, 40, 2), png(60, 40, 1)]
+    assert (local.home / "tree" / paths[0]).stat().st_nlink == 2
+    assert not [path for path in (local.home / "tree").rglob("*") if hidden[:12] in path.name]
+    assert local.run("export", "copies", "--copy", "green").split() == paths[1:]
+    assert (local.home / "copies" / paths[1]).stat().st_nlink == 1
 
 
-def test_an_export_tells_what_the_store_has_lost_and_goes_on(typist: Typist) -> None:
-    lost, there = typist.put(1), typist.put(2)
-    typist.run("commit")
-    FsStore(typist.home / "var" / "store" / "base").delete(lost)
-    told = typist.run("export", "tree", fails=True)
+def test_an_export_tells_what_the_store_has_lost_and_goes_on(local: Typist) -> None:
+    lost, there = local.put(1), local.put(2)
+    local.run("commit")
+    FsStore(local.home / "var" / "store" / "base").delete(lost)
+    told = local.run("export", "tree", fails=True)
     assert lost in told
-    assert (typist.home / "tree" / f"2000/01/01/{there[:12]}.png").exists()
-    typist.run("export", "tree", "--from", "not a day", fails=True)
+    assert (local.home / "tree" / f"2000/01/01/{there[:12]}.png").exists()
+    local.run("export", "tree", "--from", "not a day", fails=True)

@@ -20,7 +20,8 @@ from imgproxy.images import Images, Patience
 from imgproxy.originals import Originals
 from imgproxy.picture import Facts, Stamp, Study
 from imgproxy.quarantine import Quarantine
-from imgproxy.stores import Blob
+from imgproxy.stores import Blob, Store
+from imgproxy.stores.disk import DiskTier
 from imgproxy.stores.memory import MemoryStore
 from tests.plain import png
 
@@ -52,7 +53,7 @@ class Idle:
         raise NotImplementedError
 
 
-def kept(store: MemoryStore, seed: int) -> tuple[Base, bytes]:
+def kept(store: Store, seed: int) -> tuple[Base, bytes]:
     data = png(8, 8, seed)
     name = Base(hashlib.sha256(data).hexdigest(), "png")
     store.put(name.hash, io.BytesIO(data))
@@ -65,7 +66,7 @@ def content(images: Images, name: Base) -> bytes:
 
 
 def test_who_waits_for_a_far_original_takes_a_place_and_who_asks_for_a_near_one_does_not(tmp_path: Path) -> None:
-    far, near, flights = Slow(), MemoryStore(), Flights(tmp_path / "flights")
+    far, near, flights = Slow(), DiskTier(tmp_path / "copies", 0, 2**30), Flights(tmp_path / "flights")
     originals = Originals(far, near, flights, Quarantine(tmp_path / "quarantine", lambda _: None))
     images = Images(originals, Cache([], flights, 2), Idle(), {}, Patience())
     (one, first), (other, second), (third, _), (copied, here) = kept(far, 1), kept(far, 2), kept(far, 3), kept(near, 4)

@@ -16,9 +16,10 @@ import pytest
 from imgproxy import errors
 from imgproxy.errors import Missing, StoreDown, StoreFull, StoreLied
 from imgproxy.flights import Flights
-from imgproxy.originals import Checked, Originals
+from imgproxy.originals import Checked, Copies, Originals
 from imgproxy.quarantine import Quarantine
 from imgproxy.stores import Blob, Item, Store
+from imgproxy.stores.disk import DiskTier
 from imgproxy.stores.fs import FsStore
 from imgproxy.stores.memory import MemoryStore
 
@@ -57,7 +58,11 @@ class Rotten:
         pass
 
 
-def originals(tmp_path: Path, store: Store, copies: Store | None = None) -> Originals:
+def near(tmp_path: Path) -> DiskTier:
+    return DiskTier(tmp_path / "copies", 0, 2**30)
+
+
+def originals(tmp_path: Path, store: Store, copies: Copies | None = None) -> Originals:
     return Originals(store, copies, Flights(tmp_path / "flights"), Quarantine(tmp_path / "quarantine", lambda _: None))
 
 
@@ -107,15 +112,15 @@ def test_a_near_original_that_was_written_to_is_noticed_though_it_was_right_befo
 
 
 def test_an_unknown_original_is_missing(tmp_path: Path) -> None:
-    for copies in (None, MemoryStore()):
+    for copies in (None, near(tmp_path)):
         with pytest.raises(Missing):
             originals(tmp_path, MemoryStore(), copies).open(HASH, soon())
 
 
 def test_a_far_original_is_copied_once(tmp_path: Path) -> None:
-    far, near = MemoryStore(), FsStore(tmp_path / "copies")
+    far, copies = MemoryStore(), near(tmp_path)
     far.put(HASH, io.BytesIO(DATA), type="image/png")
-    these = originals(tmp_path, far, near)
+    these = originals(tmp_path, far, copies)
     assert content(these.open(HASH, soon())) == DATA
     far.delete(HASH)
     assert content(these.open(HASH, soon())) == DATA
@@ -123,24 +128,24 @@ def test_a_far_original_is_copied_once(tmp_path: Path) -> None:
 
 def test_a_rotten_copy_is_asked_for_once_more_past_stale_ones(tmp_path: Path) -> None:
     store = Rotten(b"rot", DATA)
-    assert content(originals(tmp_path, store, FsStore(tmp_path / "copies")).open(HASH, soon())) == DATA
+    assert content(originals(tmp_path, store, near(tmp_path)).open(HASH, soon())) == DATA
     assert store.asked == [False, True]
 
 
 def test_what_stays_rotten_is_never_kept(tmp_path: Path) -> None:
-    copies = FsStore(tmp_path / "copies")
+    copies = near(tmp_path)
     with pytest.raises(StoreLied):
         originals(tmp_path, Rotten(b"rot", b"more rot"), copies).open(HASH, soon())
     assert list(copies.list()) == []
 
 
-@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize("is_near", [True, False])
 @pytest.mark.parametrize("second", [b"more rot", None])
 def test_what_is_rotten_twice_or_gone_with_its_last_copy_is_refused_unread_from_then_on(
-    tmp_path: Path, near: bool, second: bytes | None
+    tmp_path: Path, is_near: bool, second: bytes | None
 ) -> None:
     store = Rotten(b"rot", second)
-    copies = None if near else FsStore(tmp_path / "copies")
+    copies = None if is_near else near(tmp_path)
     for _ in range(3):
         with pytest.raises(errors.Rotten):
             originals(tmp_path, store, copies).open(HASH, soon())
@@ -156,7 +161,7 @@ def test_nonsense_is_not_taken_for_rot(tmp_path: Path) -> None:
             return super().get(key, fresh=fresh)
 
     store = Nonsense(b"rot", DATA)
-    copies = FsStore(tmp_path / "copies")
+    copies = near(tmp_path)
     with pytest.raises(errors.Rotten):
         originals(tmp_path, store, copies).open(HASH, soon())
     assert content(originals(tmp_path, store, copies).open(HASH, soon())) == DATA
@@ -164,7 +169,7 @@ def test_nonsense_is_not_taken_for_rot(tmp_path: Path) -> None:
 
 
 def test_to_put_a_rotten_original_again_heals_it(tmp_path: Path) -> None:
-    store, copies = MemoryStore(), MemoryStore()
+    store, copies = MemoryStore(), near(tmp_path)
     store.put(HASH, io.BytesIO(b"rot"))
     these = originals(tmp_path, store, copies)
     with pytest.raises(errors.Rotten):
@@ -195,7 +200,7 @@ class Short(io.BytesIO):
 
 def test_what_breaks_off_is_asked_for_once_more(tmp_path: Path) -> None:
     store = Breaking(DATA, DATA)
-    copies = FsStore(tmp_path / "copies")
+    copies = near(tmp_path)
     assert content(originals(tmp_path, store, copies).open(HASH, soon())) == DATA
     assert store.asked == [False, True]
 
@@ -203,7 +208,7 @@ def test_what_breaks_off_is_asked_for_once_more(tmp_path: Path) -> None:
 def test_what_breaks_off_twice_is_not_kept_and_not_rotten(tmp_path: Path) -> None:
     store = Breaking(DATA, DATA, DATA)
     store.times = 2
-    copies = FsStore(tmp_path / "copies")
+    copies = near(tmp_path)
     with pytest.raises(errors.BrokenOff):
         originals(tmp_path, store, copies).open(HASH, soon())
     assert list(copies.list()) == []
@@ -223,7 +228,7 @@ class Unsure(MemoryStore):
 
 
 def test_a_store_that_cannot_say_what_it_has_is_given_an_original_all_the_same(tmp_path: Path) -> None:
-    these = originals(tmp_path, Unsure(), MemoryStore())
+    these = originals(tmp_path, Unsure(), near(tmp_path))
     assert these.put(HASH, io.BytesIO(DATA), "image/png", {})
     assert content(these.open(HASH, soon())) == DATA
 
@@ -239,7 +244,7 @@ def test_a_store_that_refuses_us_is_not_asked_twice(tmp_path: Path) -> None:
 def test_a_rotten_original_that_was_removed_is_missing(tmp_path: Path) -> None:
     store = MemoryStore()
     store.put(HASH, io.BytesIO(b"rot"))
-    these = originals(tmp_path, store, MemoryStore())
+    these = originals(tmp_path, store, near(tmp_path))
     with pytest.raises(errors.Rotten):
         these.open(HASH, soon())
     these.remove(HASH)
@@ -247,43 +252,48 @@ def test_a_rotten_original_that_was_removed_is_missing(tmp_path: Path) -> None:
         these.open(HASH, soon())
 
 
+class Full(DiskTier):
+    """A place for copies that has no room."""
+
+    def bring(self, hash: str, source: BinaryIO, type: str) -> Blob:
+        raise StoreFull("full")
+
+
 def test_without_room_for_a_copy_the_original_is_read_all_the_same(tmp_path: Path) -> None:
     far = MemoryStore()
     far.put(HASH, io.BytesIO(DATA))
 
-    class Full(MemoryStore):
-        def put(self, *_: object, **__: object) -> bool:
-            raise StoreFull("full")
-
-    with originals(tmp_path, far, Full()).open(HASH, soon()) as blob:
+    with originals(tmp_path, far, Full(tmp_path / "copies", 0, 2**30)).open(HASH, soon()) as blob:
         assert os.fstat(blob.file.fileno()).st_size == len(DATA)
         assert blob.file.read() == DATA
 
 
-@pytest.mark.parametrize("broken", ["get", "put", "both"])
+@pytest.mark.parametrize("broken", ["get", "bring", "both"])
 def test_copies_that_cannot_be_kept_or_had_keep_no_original_back(tmp_path: Path, broken: str) -> None:
     far = MemoryStore()
     far.put(HASH, io.BytesIO(DATA))
 
-    class Down(MemoryStore):
+    class Down(DiskTier):
         def get(self, key: str, *, fresh: bool = False) -> Blob | None:
             if broken in ("get", "both"):
                 raise StoreDown("its directory is not there")
             return super().get(key, fresh=fresh)
 
-        def put(self, *args: object, **words: object) -> bool:
-            if broken in ("put", "both"):
+        def bring(self, hash: str, source: BinaryIO, type: str) -> Blob:
+            if broken in ("bring", "both"):
                 raise StoreDown("its directory is not there")
-            return super().put(*args, **words)  # type: ignore[arg-type]
+            return super().bring(hash, source, type)
 
-    assert content(originals(tmp_path, far, Down()).open(HASH, soon())) == DATA
+    assert content(originals(tmp_path, far, Down(tmp_path / "copies", 0, 2**30)).open(HASH, soon())) == DATA
 
 
 def test_without_room_for_anything_the_trouble_has_a_name(tmp_path: Path) -> None:
     far = MemoryStore()
     far.put(HASH, io.BytesIO(DATA))
     nowhere = Quarantine(tmp_path / "quarantine", lambda _: None)
-    these = Originals(far, Rotten(None, None), Flights(tmp_path / "flights"), nowhere, tmp_path / "no" / "secret" / "place")
+    these = Originals(
+        far, Full(tmp_path / "copies", 0, 2**30), Flights(tmp_path / "flights"), nowhere, tmp_path / "no" / "secret" / "place"
+    )
     with pytest.raises(StoreDown) as trouble:
         these.open(HASH, soon())
     assert "secret" not in str(trouble.value)
@@ -309,9 +319,9 @@ def test_what_is_had_at_once_is_what_nobody_waits_for(tmp_path: Path) -> None:
     assert content(known) == DATA
     path.write_bytes(DATA[::-1])
     assert these.at_once(HASH) is None
-    far, near = MemoryStore(), MemoryStore()
+    far, copies = MemoryStore(), near(tmp_path)
     far.put(HASH, io.BytesIO(DATA))
-    distant = originals(tmp_path, far, near)
+    distant = originals(tmp_path, far, copies)
     assert distant.at_once(HASH) is None
     distant.open(HASH, soon()).close()
     copy = distant.at_once(HASH)
@@ -320,9 +330,9 @@ def test_what_is_had_at_once_is_what_nobody_waits_for(tmp_path: Path) -> None:
 
 
 def test_removing_takes_the_copy_too(tmp_path: Path) -> None:
-    far, near = MemoryStore(), MemoryStore()
+    far, copies = MemoryStore(), near(tmp_path)
     far.put(HASH, io.BytesIO(DATA))
-    these = originals(tmp_path, far, near)
+    these = originals(tmp_path, far, copies)
     these.open(HASH, soon()).close()
     assert these.remove(HASH)
     assert not these.remove(HASH)

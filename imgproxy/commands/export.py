@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.commands.words import asked, asking, desk
+from imgproxy.commands.where import desk
+from imgproxy.commands.words import asked, asking
 from imgproxy.errors import Missing, Outdated, Rotten
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@
     sessions.py   open, change, read, compare, discard; forgotten ones expire
     journal.py    a commit as an object: numbered, chained by hashes, compressed
     applying.py   a staged commit becomes live, in one transaction
-    index.py      the full-text index: gathering much, and tended in quiet moments
+    index.py      the indexes: made anew where very much arrives, tended in quiet moments
     chain.py      the commits in the store: read back, verify, follow; a fork is seen
     lease.py      one writer at a time
     commits.py    a session becomes a commit; the log, and going back

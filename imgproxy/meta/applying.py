@@ -15,12 +15,12 @@ from secrets import token_hex
 
 from imgproxy.errors import Forked, StoreLied
 from imgproxy.meta.database import note, noted
-from imgproxy.meta.index import gathering
+from imgproxy.meta.index import gathering, roomy
 from imgproxy.meta.journal import Header, Line, lines
 from imgproxy.meta.record import Record, from_state
 from imgproxy.meta.sessions import drop
 from imgproxy.meta.staging import Change, stage
-from imgproxy.meta.tokens import marks_of
+from imgproxy.meta.tokens import counted
 
 KEPT_SECONDS = 900.0
 """For so long after a commit a search that began before it may be read on."""
@@ -70,6 +70,11 @@ _COUNT = "INSERT INTO counts VALUES (?, ?) ON CONFLICT DO UPDATE SET number = nu
 
 def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
     """Make what is staged under `key` live as the commit of that header and hash, and close the session that it came from."""
+    with roomy(db, header.changes):
+        _applied(db, key, header, hash)
+
+
+def _applied(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
     steps = {"n": header.n, "key": key}
     for statement in _TABLES:
         db.execute(statement)
@@ -77,7 +82,7 @@ def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
     counts = _marks(db, "SELECT text FROM staged WHERE session = :key AND state IS NOT NULL", steps)
     counts.subtract(_marks(db, "SELECT text FROM records WHERE id IN replaced", steps))
     _keep(db, header.n)
-    with gathering(db, header.changes):
+    with gathering(db, key, header.changes):
         for statement in _STEPS:
             db.execute(statement, steps)
         db.executemany(_COUNT, [count for count in counts.items() if count[1]])
@@ -93,7 +98,8 @@ def load(db: sqlite3.Connection, header: Header, path: Path) -> int:
     """Stage a commit that came from the store, under a key of its own, and make sure that it fits."""
     db.execute("INSERT INTO sessions (id, name, author, opened) VALUES (?, '', '', '')", (f"incoming {header.n}",))
     (key,) = db.execute("SELECT last_insert_rowid()").fetchone()
-    stage(db, key, (Change(line.hash, _record(line), line.based_on) for line in lines(path)))
+    with roomy(db, header.changes):
+        stage(db, key, (Change(line.hash, _record(line), line.based_on) for line in lines(path)))
     if conflicts(db, key) or aliases_taken(db, key):
         raise Forked(f"commit {header.n} does not fit what is here")
     return int(key)
@@ -127,13 +133,13 @@ def aliases_taken(db: sqlite3.Connection, key: int) -> list[str]:
 
 
 def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Counter[str]:
-    """How often each mark is there that is counted: those of tags, types and orientations, and the empty one for each record."""
+    """How many texts have each mark that is counted; the empty one stands for all."""
     found: Counter[str] = Counter()
     rows = db.execute(statement, steps)
     while some := rows.fetchmany(_ROWS):
         found[""] += len(some)
-        found.update(chain.from_iterable(marks_of(text) for (text,) in some))
-    return Counter({mark: number for mark, number in found.items() if mark[1:2] in ("", "t", "y", "o")})
+        found.update(chain.from_iterable(counted(text) for (text,) in some))
+    return found
 
 
 def _keep(db: sqlite3.Connection, n: int) -> None:

@@ -1,4 +1,4 @@
-"""Many records in one session: staged by the thousand, resumable, what is there already told.
+"""Many records in one session: staged by the ten thousand, resumable, what is there already told.
 
 A session holds what was staged before a crash or a pause: so to resume is to say the same again into the same session, and only what is
 not there yet is done.
@@ -15,7 +15,7 @@ from imgproxy.meta.record import Record
 from imgproxy.meta.sessions import Session, Sessions
 from imgproxy.meta.staging import binary
 
-_CHUNK = 20_000
+_CHUNK = 50_000
 _ASKED = 250
 
 
@@ -28,7 +28,7 @@ class Imported:
 
 
 def bulk(database: Database, session: Session, records: Iterable[Record], told: Callable[[Imported], object] = lambda _: None) -> Imported:
-    """Stage the records that are neither live nor in the session; `told` how far it is, every twenty thousand."""
+    """Stage the records that are neither live nor in the session; `told` how far it is, every fifty thousand."""
     sessions = Sessions(database)
     left = iter(records)
     done = Imported(0, 0)

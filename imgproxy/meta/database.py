@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from imgproxy.errors import Busy, Error, StoreFull, WordsLost
+from imgproxy.meta.record import from_state
+from imgproxy.meta.tokens import searchable
 
 MIGRATIONS = sorted((Path(__file__).parent / "schema").glob("[0-9][0-9][0-9].sql"))
 """The schema, step by step; `user_version` says how many steps a database has seen."""
@@ -133,6 +135,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise WordsLost("the database was written by a newer version of this program")
+    connection.create_function("told", 1, _told, deterministic=True)
     for step, script in enumerate(MIGRATIONS[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script.read_text()}\nPRAGMA user_version = {step};\nCOMMIT;")
 
@@ -168,6 +171,11 @@ def note(connection: sqlite3.Connection, name: str, value: int | str) -> None:
 def moment(connection: sqlite3.Connection) -> int:
     """The number of the newest commit here: the moment that readers of this connection see."""
     return int(connection.execute("SELECT coalesce(max(n), 0) FROM commits").fetchone()[0])
+
+
+def _told(state: str) -> str:
+    """All that a search compares of the record of a state; for a schema that tells it anew."""
+    return searchable(from_state("", 0, state))
 
 
 def _meaning(error: sqlite3.Error) -> Error | None:

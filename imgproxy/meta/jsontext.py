@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -22,7 +23,13 @@ class Entry(msgspec.Struct, frozen=True):
 _read_entry = msgspec.json.Decoder(Entry).decode
 
 
-def written(value: dict[str, Any]) -> str:
+def shape(name: str, required: Iterable[str], defaults: Mapping[str, Any]) -> Callable[..., object]:
+    """A maker of objects with these fields, in this order; what is as by default is not written."""
+    optional = [(field, Any, default) for field, default in defaults.items()]
+    return msgspec.defstruct(name, [*required, *optional], omit_defaults=True)
+
+
+def written(value: object) -> str:
     """A JSON object as text; equal objects have equal texts."""
     return _write(value).decode()
 

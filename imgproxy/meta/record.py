@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from imgproxy.errors import BadRecord
@@ -74,7 +75,8 @@ class Record:
 _ORDER = tuple(entry.name for entry in fields(Record))
 _NOTHING: dict[str, Any] = {name: {} if name in ("user", "image") else () if name == "tags" else "" for name in _ORDER[5:-1]}
 _REQUIRED = _ORDER[:5]
-_OPTIONAL = tuple(_NOTHING)
+_State = jsontext.shape("State", _REQUIRED[1:], _NOTHING)
+_facts = attrgetter(*_ORDER[1:-1])
 
 
 def read(value: object) -> Record:
@@ -114,12 +116,7 @@ def remark(field: str, value: str, length: int = 2_000) -> str:
 
 def state(record: Record) -> str:
     """The record as JSON text, without its hash and version; equal records have equal texts."""
-    said = {"type": record.type, "width": record.width, "height": record.height, "bytes": record.bytes}
-    for name in _OPTIONAL:
-        value = getattr(record, name)
-        if value:
-            said[name] = value
-    return jsontext.written(said)
+    return jsontext.written(_State(*_facts(record)))
 
 
 def from_state(hash: str, version: int, text: str) -> Record:

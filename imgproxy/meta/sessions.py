@@ -18,6 +18,7 @@ from typing import NamedTuple
 from imgproxy.errors import Missing, NoSession, SessionClosed
 from imgproxy.meta.database import Database
 from imgproxy.meta.fields import sayable
+from imgproxy.meta.index import roomy
 from imgproxy.meta.record import Record, edited, from_state, remark
 from imgproxy.meta.staging import Change, add, binary, stage
 
@@ -95,7 +96,7 @@ class Sessions:
 
     def add(self, session: Session, records: Sequence[Record]) -> int:
         """Stage those of many records that are neither live nor in the session, in one transaction; how many they were."""
-        with self._changing(session) as db:
+        with self._changing(session) as db, roomy(db, len(records)):
             return add(db, session.key, records)
 
     def put(self, session: Session, record: Record, based_on: int | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from datetime import date
@@ -13,7 +12,7 @@ from imgproxy.errors import BadRecord
 from imgproxy.meta.record import Record, state
 from imgproxy.meta.tokens import searchable
 
-_HASH = re.compile("[0-9a-f]{64}")
+_HASH_BYTES = 32
 _YEAR_ONE = date(1, 1, 1).toordinal()
 
 
@@ -57,9 +56,13 @@ def add(db: sqlite3.Connection, session: int, records: Iterable[Record]) -> int:
 
 def binary(hash: str) -> bytes:
     """A hash as SQLite keeps it, or `BadRecord` if it is none."""
-    if not _HASH.fullmatch(hash):
+    try:
+        told = bytes.fromhex(hash)
+    except ValueError:
+        told = b""
+    if len(told) != _HASH_BYTES or told.hex() != hash:
         raise BadRecord("hash", "is not 64 lowercase hex digits")
-    return bytes.fromhex(hash)
+    return told
 
 
 def second(time: str) -> int:
@@ -68,12 +71,17 @@ def second(time: str) -> int:
     >>> second("0001-01-01T00:00:10"), second("2024-05-17T13:45:00+02:00") == second("2024-05-17T13:45:00")
     (10, True)
     """
-    return _day(time[:10]) + int(time[11:13] or 0) * 3_600 + int(time[14:16] or 0) * 60 + int(time[17:19] or 0) if time else 0
+    return _day(time[:10]) + _of_day(time[11:19]) if time else 0
 
 
 @lru_cache(maxsize=16_384)
 def _day(day: str) -> int:
     return (date.fromisoformat(day).toordinal() - _YEAR_ONE) * 86_400
+
+
+@lru_cache(maxsize=16_384)
+def _of_day(time: str) -> int:
+    return int(time[:2] or 0) * 3_600 + int(time[3:5] or 0) * 60 + int(time[6:8] or 0)
 
 
 def signed(phash: str) -> int | None:

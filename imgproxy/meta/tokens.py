@@ -1,13 +1,13 @@
 """What a search compares: texts and queries become the same plain tokens, by the same function.
 
-A text becomes tokens between single spaces, with a space at both ends: ` am strand _ _t_sea _y_jpg `. Then "contains this word" is
-"contains this substring", for SQLite's full-text index and for `instr` alike, and both agree by construction.
+A text becomes tokens between single spaces, with a space at both ends: ` am strand _y_jpg _t_sea sea _o_landscape `. Then "contains
+this word" is "contains this substring", for SQLite's full-text index and for `instr` alike, and both agree by construction.
 
 - Case, diacritics and compatibility forms are folded away: `Zürich`, `ZURICH` and fullwidth letters are one word.
 - Scripts without spaces between words (Chinese, Japanese, Korean, Thai, ...) are cut into single characters, and a query of several
   is a phrase: so every substring is found, also one of two characters, which is what most words there are.
-- A lone `_` stands between title, description and tags, so that no phrase reaches over.
 - What is exact (a tag, a type, an orientation, a class of size) is a *mark*: a token that begins with `_`, as no word does.
+- A mark stands between title, description and each tag, so that no phrase reaches over.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _SINGLE = (
 )
 _JOINED = "\u0900-\u0dff"
 _TOKEN = re.compile(f"[{_SINGLE}]|(?:(?![{_SINGLE}])[^\\W_]|[{_JOINED}])+")
-_PLAIN = re.compile("[a-z0-9]+")
+_PLAIN = bytes(ord(chr(code).lower()) if chr(code).isalnum() else ord(" ") for code in range(128)).ljust(256)
 _STROKE = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
 _UNSAFE = re.compile("[^a-z0-9\u0080-\U0010ffff]")
+_COUNTED = re.compile("_[tyo]_(?<= _._)[^ ]+")
 _SPACE = re.compile(r"\s+")
 
 
@@ -37,7 +38,7 @@ def tokens(text: str) -> list[str]:
     (['strasse', 'in', 'zurich', '東', '京', '2024'], ['don', 't'])
     """
     if text.isascii():
-        return _PLAIN.findall(text.lower())
+        return text.encode().translate(_PLAIN).decode().split()
     return _TOKEN.findall(_folded(text))
 
 
@@ -80,36 +81,28 @@ def domain_mark(domain: str) -> str:
     return "_d_" + _safe(domain)
 
 
-def marks(record: Record) -> list[str]:
-    """Every mark that a record has, each once."""
+def searchable(record: Record) -> str:
+    """All that a search compares of a record: one text of tokens between spaces."""
+    told = ["", *tokens(record.title), type_mark(record.type), *tokens(record.description), *map(_tag_tokens, record.tags)]
     sizes = record.width.bit_length(), record.height.bit_length(), record.bytes.bit_length()
     shape = "landscape" if record.width > record.height else "portrait" if record.width < record.height else "square"
-    found = dict.fromkeys(map(tag_mark, record.tags))
-    return [*found, *_fact_marks(record.type, shape, sizes, record.domain)]
+    return " ".join([*told, _fact_marks(shape, sizes, record.domain), ""])
 
 
-@lru_cache(maxsize=4_096)
-def _fact_marks(type: str, shape: str, sizes: tuple[int, int, int], domain: str) -> tuple[str, ...]:
-    found = (type_mark(type), orientation_mark(shape), *(f"_{side}_{bits}" for side, bits in zip("whb", sizes, strict=True)))
-    return (*found, domain_mark(domain)) if domain else found
-
-
-def searchable(record: Record) -> str:
-    """All that a search compares of a record: one text of tokens between spaces, its marks last."""
-    words = [*tokens(record.title), "_", *tokens(record.description)]
-    for tag in record.tags:
-        words += _tag_tokens(tag)
-    return f" {' '.join(words)} _ {' '.join(marks(record))} "
+def counted(text: str) -> set[str]:
+    """The marks that are counted, of a text that `searchable` made: those of tags, type and orientation."""
+    return set(_COUNTED.findall(text))
 
 
 @lru_cache(maxsize=16_384)
-def _tag_tokens(tag: str) -> list[str]:
-    return ["_", *tokens(tag)]
+def _tag_tokens(tag: str) -> str:
+    return " ".join([tag_mark(tag), *tokens(tag)])
 
 
-def marks_of(text: str) -> list[str]:
-    """The marks in a text that `searchable` made."""
-    return text[text.rindex(" _ ") + 3 : -1].split(" ")
+@lru_cache(maxsize=4_096)
+def _fact_marks(shape: str, sizes: tuple[int, int, int], domain: str) -> str:
+    found = [orientation_mark(shape), *(f"_{side}_{bits}" for side, bits in zip("whb", sizes, strict=True))]
+    return " ".join([*found, domain_mark(domain)] if domain else found)
 
 
 def _safe(text: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from imgproxy.meta import index
+from imgproxy.errors import Conflict
+from imgproxy.meta import index, restoring
+from imgproxy.meta.near import near
 from imgproxy.meta.query import Query
 from imgproxy.meta.repository import Words
-from tests.meta.making import commit, record
+from tests.meta.making import Place, commit, hash_of, live, record
 
 
 def segments(words: Words) -> int:
@@ -24,7 +26,7 @@ def test_a_large_commit_leaves_one_segment_and_the_settings_as_they_were(words: 
     for number in range(3):
         commit(words, record(number, title="sun"))
     assert segments(words) == 3
-    monkeypatch.setattr(index, "_MANY", 10)
+    monkeypatch.setattr(index, "MANY", 10)
     commit(words, *(record(number, title="sun") for number in range(10, 60)))
     assert segments(words) == 1
     with words.database.reading() as db:
@@ -32,6 +34,32 @@ def test_a_large_commit_leaves_one_segment_and_the_settings_as_they_were(words: 
     assert (said["hashsize"], said["automerge"]) == (2**20, 4)
     assert words.search.page(Query(words="sun")).total == 53
     sound(words)
+
+
+def schema(words: Words) -> set[tuple[str, str]]:
+    with words.database.reading() as db:
+        return set(db.execute("SELECT name, sql FROM sqlite_schema WHERE tbl_name = 'records'"))
+
+
+def test_a_commit_of_nearly_everything_makes_the_indexes_anew(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.keep(*range(100))
+    plainly, anew = here.node("plainly"), here.node("anew", holder="plainly")
+    assert schema(plainly) == schema(anew)
+    monkeypatch.setattr(index, "MANY", 10)
+    many = [record(number, title="sun", phash=f"{number:016x}", domain="d", dkey=f"{number}") for number in range(90)]
+    made = commit(anew, *many)
+    assert schema(plainly) == schema(anew)
+    monkeypatch.setattr(index, "MANY", 1_000)
+    plainly.follower.poll()
+    assert restoring.check(anew.database, here.meta, here.root / "proof.db").differences == ()
+    assert live(plainly) == live(anew)
+    assert near(anew.database, f"{7:016x}", distance=0)[0].record.hash == hash_of(7)
+    with pytest.raises(Conflict):
+        commit(anew, record(90, domain="d", dkey="3"))
+    assert made.changes == 90
+    sound(anew)
+    plainly.close()
+    anew.close()
 
 
 def test_what_piles_up_is_merged_in_quiet_moments(words: Words) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from imgproxy.errors import Forked, StoreDown, StoreLied, WordsLost
-from imgproxy.meta import journal, restoring, snapshots
+from imgproxy.meta import database, journal, restoring, snapshots
+from imgproxy.meta.query import Query
 from imgproxy.meta.repository import Words
 from tests.meta.making import Place, commit, hash_of, live, record
 
@@ -276,6 +277,28 @@ def test_a_database_of_a_newer_version_is_made_again_from_the_commits(words: Wor
     again = here.node()
     assert again.booted.how == "restored"
     assert live(again) == before
+    again.close()
+
+
+def test_a_database_and_a_snapshot_of_an_older_version_are_brought_up(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.keep(*range(9))
+    with monkeypatch.context() as older:
+        for module in (database, snapshots):
+            older.setattr(module, "MIGRATIONS", database.MIGRATIONS[:1])
+        words = here.node()
+        grown(words, 8)
+        words.sessions.put(words.sessions.open("open"), record(8, title="not yet"))
+        with words.database.writing() as db:
+            db.execute("INSERT INTO words (words) VALUES ('delete-all')")
+            for table in ("records", "past", "staged"):
+                db.execute(f"UPDATE {table} SET text = ' as they told it then '")
+        words.snapshots.take()
+        words.close()
+    again = here.node()
+    assert again.booted.how == "kept"
+    assert again.search.page(Query(words="changed 7")).total == 1
+    assert again.search.page(Query(words="yet"), session=again.sessions.find("open")).total == 1
+    assert restoring.check(again.database, here.meta, here.root / "copy.db") == restoring.Proof(restoring.Restored(8, 8, ()), 3, ())
     again.close()
 
 

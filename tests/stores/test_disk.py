@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import io
 import os
 import pickle
@@ -15,12 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imgproxy.errors import StoreDown, StoreFull
+from imgproxy.errors import Rotten, StoreDown, StoreFull
 from imgproxy.picture import EDITION_TIME
 from imgproxy.stores import files
 from imgproxy.stores.disk import DiskTier, rows, tree
@@ -216,6 +218,37 @@ def test_a_hit_that_was_verified_asks_the_index_nothing(store: DiskTier, monkeyp
         assert blob.file.read() == BODY
         assert (blob.item.size, blob.item.type, dict(blob.item.note)) == (len(BODY), "image/webp", {"width": "100"})
         assert os.pread(blob.file.fileno(), 10, 0) == BODY[:10]
+
+
+def test_what_is_brought_is_open_at_once_and_kept(root: Path) -> None:
+    data = os.urandom(300_000)
+    hash = hashlib.sha256(data).hexdigest()
+    with closing(DiskTier(root, 0, 10**6)) as store:
+        for _ in range(2):
+            with store.bring(hash, io.BytesIO(data), "image/png") as blob:
+                assert (blob.item.key, blob.item.size, blob.item.type) == (hash, len(data), "image/png")
+                assert blob.file.read() == data
+        found = store.get(hash)
+        assert found is not None
+        with found:
+            assert found.file.read() == data
+
+
+def test_what_is_brought_and_is_not_what_its_name_says_leaves_nothing(root: Path) -> None:
+    with closing(DiskTier(root, 0, 10**6)) as store:
+        with pytest.raises(Rotten):
+            store.bring("0" * 64, io.BytesIO(b"something else"), "image/png")
+        assert list(store.list()) == []
+        assert not [path for path in root.rglob("*") if path.is_file() and path.read_bytes() == b"something else"]
+
+
+def test_what_is_brought_and_too_large_to_keep_is_open_all_the_same(root: Path) -> None:
+    data = os.urandom(300_000)
+    hash = hashlib.sha256(data).hexdigest()
+    with closing(DiskTier(root, 0, 10**5)) as store:
+        with store.bring(hash, io.BytesIO(data), "image/png") as blob:
+            assert blob.file.read() == data
+        assert store.get(hash) is None
 
 
 def test_what_was_verified_is_verified_again_in_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,14 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, cast
 
-from imgproxy.errors import StoreFull
+from imgproxy.errors import Rotten, StoreFull
 from imgproxy.picture import EDITION_TIME
 from imgproxy.stores import Blob, Item, checked_key
 from imgproxy.stores.disk.index import Index, Opened, Unanswered
@@ -37,6 +37,15 @@ class _Known:
     mark: tuple[int, int, int]
     item: Item
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Drafted:
+    """A file that is written and nowhere to be found yet."""
+
+    path: Path
+    size: int
+    digest: str
 
 
 class DiskTier:
@@ -73,22 +82,27 @@ class DiskTier:
         checked_key(key)
         if create and self.head(key) is not None:
             return False
-        with spoken():
-            if not self._tree.drafts.is_dir():
-                self._tree.make()
-        try:
-            with draft(self._tree.drafts) as (path, file):
-                size, digest = _poured(source, file)
-                with spoken():
-                    os.fchmod(file.fileno(), 0o644)
-                    os.utime(file.fileno(), (UNREAD, EDITION_TIME))
-                    row = Row(self._tree.new_filename(key), size, digest, type, dict(note or {}))
-                    return self._kept(key, path, row, create)
-        except StoreFull:
+        with self._drafted(source) as drafted, spoken():
+            return self._kept(key, drafted, type, note or {}, create)
+
+    def bring(self, hash: str, source: BinaryIO, type: str) -> Blob:
+        """Keep all of `source` under its own SHA-256, and open it; raise `Rotten` if that is not `hash`.
+
+        What was hashed on its way in is not read again: the blob is of the very file that was written.
+        """
+        checked_key(hash)
+        with self._drafted(source) as drafted:
+            if drafted.digest != hash:
+                raise Rotten("the original does not match its name")
             with spoken():
-                if not self._tree.make_room(_ROOM):
-                    self._index.begin_anew()  # nothing is left but the index, and its log fills what there is
-            raise
+                descriptor = os.open(drafted.path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    self._kept(hash, drafted, type, {}, create=False)
+                    item = Item(hash, drafted.size, type, {}, os.fstat(descriptor).st_ctime)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                return Blob(item, cast("BinaryIO", FileIO(descriptor)))
 
     def delete(self, key: str) -> bool:
         checked_key(key)
@@ -173,13 +187,33 @@ class DiskTier:
 
     # ---- putting
 
-    def _kept(self, key: str, path: Path, row: Row, create: bool) -> bool:
+    @contextmanager
+    def _drafted(self, source: BinaryIO) -> Iterator[_Drafted]:
+        """All that `source` yields in a file without a public name, to be kept or not before the block ends."""
+        with spoken():
+            if not self._tree.drafts.is_dir():
+                self._tree.make()
+        try:
+            with draft(self._tree.drafts) as (path, file):
+                size, digest = _poured(source, file)
+                with spoken():
+                    os.fchmod(file.fileno(), 0o644)
+                    os.utime(file.fileno(), (UNREAD, EDITION_TIME))
+                yield _Drafted(path, size, digest)
+        except StoreFull:
+            with spoken():
+                if not self._tree.make_room(_ROOM):
+                    self._index.begin_anew()  # nothing is left but the index, and its log fills what there is
+            raise
+
+    def _kept(self, key: str, drafted: _Drafted, type: str, note: Mapping[str, str], create: bool) -> bool:
+        row = Row(self._tree.new_filename(key), drafted.size, drafted.digest, type, dict(note))
         charge = (row.size + BLOCK - 1) // BLOCK * BLOCK + BLOCK
         if charge > self._size:
             self.delete(key)
             return True
         try:
-            kept = self._index.ask(lambda index: index.rows.keep(key, Draft(path, row.filename, charge), row, create))
+            kept = self._index.ask(lambda index: index.rows.keep(key, Draft(drafted.path, row.filename, charge), row, create))
         except Unanswered:
             return True
         if kept:

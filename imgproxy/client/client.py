@@ -1,0 +1,267 @@
+"""The client: everything that the doors for writing offer, as methods."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from imgproxy.client.answers import Commit, Difference, Found, Kept, Record, Session, Status, Synced, Task, Verified, record_of, value_of
+from imgproxy.client.asking import Asking, Patience, Question
+from imgproxy.client.sending import Parcel, Progress, send_in_parts, send_whole, unheard
+from imgproxy.client.session import OpenSession
+from imgproxy.errors import CallFailed
+
+PART = 8 * 2**20
+"""A file that is larger is sent in parts of so many bytes, which survive an interruption."""
+
+_PAGE = 200
+_WAIT = 20.0
+
+File = str | PathLike[str] | BinaryIO
+
+
+class Client:
+    """One repository, by the bearer of a token. May be used by many threads, and must be closed, or used in a `with`."""
+
+    def __init__(self, url: str, token: str = "", *, patience: Patience = Patience(), part: int = PART) -> None:  # noqa: B008 - frozen
+        self._asking = Asking(url, token, patience)
+        self._part = part
+
+    def __repr__(self) -> str:
+        return f"Client({self._asking.url!r})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._asking.close()
+
+    # ---- images
+
+    def upload(self, file: File, *, session: str = "", progress: Progress = unheard, **said: Any) -> Kept:
+        """Keep an original: a path, or an open file from its beginning; `said` are fields of its record, such as `title` or `tags`."""
+        with ExitStack() as opened:
+            source = file if not isinstance(file, str | PathLike) else opened.enter_context(Path(file).open("rb"))
+            parcel = Parcel.of(source)
+            if parcel.size > self._part:
+                return send_in_parts(self._asking, parcel, _metadata(session, said), self._part, progress)
+            return send_whole(self._asking, parcel, _query(session=session, **said), progress)
+
+    @contextmanager
+    def picture(self, name: str) -> Iterator[Iterator[bytes]]:
+        """The picture of that name, piece by piece, while the block runs."""
+        with self._asking.open(Question("GET", f"/{name}")) as answer:
+            yield answer.chunks()
+
+    def record(self, hash: str, session: str = "") -> Record:
+        """What is said of an image, live or as a session shows it; raise `Missing` if nothing is."""
+        return record_of(self._get(f"/admin/images/{hash}", session=session))
+
+    def tagged(self, hash: str, session: str = "") -> tuple[Record, str]:
+        """The same, and what stands for this very state of it: `edit` and `remove` take it as `match`."""
+        heard = self._asking.ask(Question("GET", f"/admin/images/{hash}", _query(session=session)))
+        return record_of(heard.json()), heard.headers.get("etag", "")
+
+    def edit(self, hash: str, changes: Mapping[str, Any], *, session: str = "", match: str | int | None = None) -> Record:
+        """Change what is said of an image: None takes away what was said, `user` is merged name by name.
+
+        With `match`, a version or what `tagged` has told, only if it still stands at that; else raise `Changed`.
+        """
+        headers = {"content-type": "application/merge-patch+json", **_if_match(match)}
+        question = Question("PATCH", f"/admin/images/{hash}", _query(session=session), headers, _json(changes), again=match is None)
+        return record_of(self._asking.ask(question).json())
+
+    def remove(self, hash: str, *, session: str = "", match: str | int | None = None) -> None:
+        """Delete an image: its record with the commit of the session, its original after it."""
+        self._asking.ask(Question("DELETE", f"/admin/images/{hash}", _query(session=session), _if_match(match)))
+
+    def search(self, *, session: str = "", most: int | None = None, **wanted: Any) -> Iterator[Record]:
+        """The records that are wanted, page by page: `words`, `tags`, `taken_from`, `taken_to`, `type`, `like` and the rest."""
+        pages = self._pages("/admin/images", "images", most, _query(session=session, **wanted))
+        return (record_of(one) for one in pages)
+
+    # ---- sessions and commits
+
+    def session(self, name: str = "", *, message: str = "", author: str = "") -> OpenSession:
+        """Open a session, or the one of that name, for a `with`: committed when the block ends well."""
+        return OpenSession(self, name, message, author)
+
+    def open_session(self, name: str = "", author: str = "") -> tuple[Session, bool]:
+        """Open a session, or the one of that name; and whether it is new."""
+        heard = self._asking.ask(_post("/admin/sessions", {"name": name, "author": author}, again=bool(name)))
+        return value_of(Session, heard.json()), heard.status == 201
+
+    def sessions(self) -> list[Session]:
+        """Every open session."""
+        return [value_of(Session, one) for one in _listed(self._get("/admin/sessions"), "sessions")]
+
+    def find_session(self, which: str = "") -> Session:
+        """The open session of that id or name; or the default session."""
+        return value_of(Session, self._get(f"/admin/sessions/{which or 'default'}"))
+
+    def diff(self, session: str = "") -> Iterator[Difference]:
+        """What a session changes, record by record."""
+        for one in self._pages(f"/admin/sessions/{session or 'default'}/diff", "differences", None, {}, "after"):
+            before, after = (record_of(one[side]) if one[side] is not None else None for side in ("before", "after"))
+            yield Difference(one["hash"], before, after, bool(one["stale"]))
+
+    def discard(self, session: str = "") -> None:
+        """Forget what a session changes."""
+        self._asking.ask(Question("DELETE", f"/admin/sessions/{session or 'default'}"))
+
+    def commit(self, session: str = "", *, message: str = "", author: str = "") -> Commit | None:
+        """Make all of a session live, at one moment and for good; None if it changes nothing."""
+        id = self.find_session(session).id  # asked again by its id, a session answers with the commit that it became
+        return self._committed("/admin/commit", _query(session=id, message=message, author=author), again=True)
+
+    def commits(self, most: int | None = None, of: str = "") -> Iterator[Commit]:
+        """The commits, the newest first; or those that made the record `of` an image what it is."""
+        for one in self._pages("/admin/commits", "commits", most, _query(of=of), "before"):
+            yield value_of(Commit, one)
+
+    def revert(self, n: int, *, author: str = "") -> Commit | None:
+        """Go back on a commit by a new one; None if there is nothing left of it."""
+        return self._committed(f"/admin/commits/{n}/revert", _query(author=author))
+
+    def _committed(self, path: str, query: Mapping[str, Any], *, again: bool = False) -> Commit | None:
+        told = self._asking.ask(_post(path, None, query, again=again)).json()
+        return value_of(Commit, told) if isinstance(told, dict) and told.get("n") is not None else None
+
+    # ---- upkeep and tasks
+
+    def status(self) -> Status:
+        """How the repository is."""
+        return value_of(Status, self._get("/admin/status"))
+
+    def sync(
+        self,
+        *,
+        repair: bool = False,
+        delete_strays: bool = False,
+        grace: float = 86_400.0,
+        told: Callable[[Found], object] = lambda _: None,
+    ) -> Synced:
+        """Compare the records with the originals, and mend them; `told` hears what differs (of very much, the first)."""
+        said = _query(repair=repair, delete_strays=delete_strays, grace=grace)
+        done = self._done("/admin/sync", said)
+        for one in done.get("found", ()):
+            told(value_of(Found, one))
+        return value_of(Synced, done)
+
+    def verify(self, *, pace: float = 20.0, most: int = 0) -> Verified:
+        """Hash the originals again, so many megabytes a second, going on where the last run stopped."""
+        return value_of(Verified, self._done("/admin/verify", {"pace": pace, "most": most}))
+
+    def snapshot(self) -> int:
+        """Write the whole database into the store; the commit that it stands at."""
+        return int(self._done("/admin/snapshot", {})["n"])
+
+    def _done(self, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What came of something that takes its time: at once, or as a task."""
+        heard = self._asking.ask(_post(path, None, query))
+        told = heard.json()
+        if heard.status == 202:
+            task = self.wait(value_of(Task, told))
+            if not isinstance(task.result, Mapping):
+                raise CallFailed(task.error or f"the task ended as {task.state}", again=False)
+            told = task.result
+        return told if isinstance(told, Mapping) else {}
+
+    def fetch(self, url: str, **said: Any) -> Task:
+        """Have the server fetch a picture: `session`, `title`, `tags`, `domain`, `dkey`, `callback` and the rest."""
+        return self._task("/admin/fetch", {"url": url, **said})
+
+    def derive(self, **wanted: Any) -> Task:
+        """Have renditions made ahead: `names`; or `suffixes` and `presets` of `hashes`, of a `query`, or of all that is committed."""
+        return self._task("/admin/derive", wanted)
+
+    def missing(self, *, suffixes: Sequence[str] = (), presets: Sequence[str] = (), **wanted: Any) -> Iterator[str]:
+        """The names of renditions of committed images that are not made."""
+        yield from self._pages("/admin/derive/missing", "names", None, _query(suffixes=suffixes, presets=presets, **wanted))
+
+    def task(self, id: str) -> Task:
+        """A task as it stands."""
+        return value_of(Task, self._get(f"/admin/tasks/{id}"))
+
+    def tasks(self, *, state: str = "", kind: str = "", most: int | None = None) -> Iterator[Task]:
+        """The tasks, the newest first."""
+        return (value_of(Task, one) for one in self._pages("/admin/tasks", "tasks", most, _query(state=state, kind=kind)))
+
+    def retry(self, id: str) -> Task:
+        """Try a task again that failed."""
+        return value_of(Task, self._asking.ask(_post(f"/admin/tasks/{id}/retry", None)).json())
+
+    def wait(self, task: Task | str, seconds: float | None = None, told: Callable[[Task], object] = lambda _: None) -> Task:
+        """A task when it is finished, or as it stands after so many seconds; `told` hears how it goes on."""
+        id = task if isinstance(task, str) else task.id
+        until = time.monotonic() + seconds if seconds is not None else None
+        while True:
+            left = _WAIT if until is None else max(0.0, min(_WAIT, until - time.monotonic()))
+            found = value_of(Task, self._get(f"/admin/tasks/{id}", wait=f"{left:.1f}"))
+            told(found)
+            if found.finished or (until is not None and time.monotonic() >= until):
+                return found
+
+    def _task(self, path: str, order: Mapping[str, Any]) -> Task:
+        return value_of(Task, self._asking.ask(_post(path, order)).json())
+
+    # ---- asking
+
+    def _get(self, path: str, **query: Any) -> Any:
+        return self._asking.ask(Question("GET", path, _query(**query))).json()
+
+    def _pages(self, path: str, word: str, most: int | None, query: Mapping[str, Any], on: str = "cursor") -> Iterator[Any]:
+        """The entries of a long answer, page by page; `on` is the name of what tells where to go on."""
+        cursor, left = "", most
+        while left is None or left > 0:
+            page = self._get(path, **query, most=_PAGE if left is None else min(_PAGE, left), **{on: cursor})
+            entries = _listed(page, word)
+            yield from entries
+            cursor = page.get(on) or ""
+            left = None if left is None else left - len(entries)
+            if not cursor:
+                return
+
+
+def _listed(page: object, word: str) -> list[Any]:
+    """The list of that name in an answer."""
+    entries = page.get(word) if isinstance(page, dict) else None
+    if not isinstance(entries, list):
+        raise CallFailed(f"the server answered without {word}", again=False)
+    return entries
+
+
+def _query(**said: Any) -> dict[str, Any]:
+    """What is said, as a query: nothing of what says nothing, JSON for what is no text."""
+    spelled = {name: json.dumps(value) if isinstance(value, Mapping | bool) else value for name, value in said.items()}
+    return {name: value for name, value in spelled.items() if value not in ("", None, [], (), "false")}
+
+
+def _metadata(session: str, said: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: ",".join(value) if isinstance(value, list | tuple) else str(value) for name, value in _query(session=session, **said).items()
+    }
+
+
+def _if_match(match: str | int | None) -> dict[str, str]:
+    return {} if match is None else {"if-match": f'"{match}"' if isinstance(match, int) else match}
+
+
+def _json(value: object) -> Callable[[], bytes]:
+    data = json.dumps(value).encode()
+    return lambda: data
+
+
+def _post(path: str, value: object, query: Mapping[str, Any] | None = None, *, again: bool = False) -> Question:
+    if value is None:
+        return Question("POST", path, query or {}, {"content-length": "0"}, again=again)
+    return Question("POST", path, query or {}, {"content-type": "application/json"}, _json(value), again)
