@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isqrt
 from typing import TypeAlias
 
 from imgproxy.meta.query import UNBOUNDED, Needle, Query, needles, seconds, sizes
@@ -18,9 +19,6 @@ Row: TypeAlias = tuple[int, int, bytes, int, str]
 
 COUNTED = 10_000
 """Up to so many are counted one by one; who finds more says "at least"."""
-
-SORTED = 20_000
-"""So many matches are sorted; of more, the records are walked in order until a page is full."""
 
 _LAST = 2**24 - 1
 _NEW = 2**62
@@ -57,7 +55,7 @@ def live(db: sqlite3.Connection, view: View, most: int) -> Iterator[Row]:
     """What is live, as far as it was so at the view's moment."""
     found = needles(view.query)
     taken = view.query.order == "taken"
-    walked = not taken and _many(db, view, found)
+    walked = not taken and _many(db, view, found, most)
     indexed = bool(found) and not walked and not _pointed(view.query)
     where = _Where()
     if indexed:
@@ -148,17 +146,22 @@ def _counted_live(db: sqlite3.Connection, view: View, found: list[Needle], most:
     return int(number), looked < most
 
 
-def _many(db: sqlite3.Connection, view: View, found: list[Needle]) -> bool:
-    """Whether so much matches that a page is found sooner by walking in order of arrival than by sorting."""
+def _many(db: sqlite3.Connection, view: View, found: list[Needle], most: int) -> bool:
+    """Whether so much matches that a page is found sooner by walking in order of arrival than by sorting.
+
+    To sort is to look at every match; to walk is to look at every record until a page is full, which is the sooner the more of them match.
+    """
     if _pointed(view.query):
         return False
+    (total,) = db.execute("SELECT coalesce(max(number), 0) FROM counts WHERE mark = ''").fetchone()
+    enough = isqrt(total * most) + 1
     where = _Where()
     where.add("rowid BETWEEN ? AND ?", *_span(view))
     if found:
         where.add("words MATCH ?", _expression(found))
     table = "words" if found else "records"
-    (number,) = db.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT {SORTED})", where.values).fetchone()
-    return bool(number == SORTED)
+    (number,) = db.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT {enough})", where.values).fetchone()
+    return bool(number == enough)
 
 
 def _span(view: View) -> tuple[int, int]:

@@ -322,14 +322,18 @@ def test_many_are_counted_up_to_a_bound_and_single_marks_exactly(words: Words, m
     assert told(min_bytes=1, words="moon") == (0, True)
 
 
-def test_many_matches_are_walked_in_order_of_arrival(words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_matches_are_walked_in_order_of_arrival_and_few_are_sorted(words: Words) -> None:
     for number in range(30):
         commit(words, record(number, title="sun", taken_at=f"2024-01-{30 - number:02}T00:00:00"))
     asked = Query(words="sun", order="added", taken_from="2024-01-05", taken_to="2024-01-20T00:00:00")
-    sorted_pages = hashes(walked(words, asked, 4))
-    monkeypatch.setattr(shelves, "SORTED", 5)
-    assert hashes(walked(words, asked, 4)) == sorted_pages
-    assert sorted_pages == [hash_of(number) for number in range(25, 9, -1)]
+    said = []
+    for most in (4, 20):
+        with words.database.reading() as db:
+            db.set_trace_callback(said.append)
+            assert [row[2].hex() for row in shelves.live(db, shelves.View(asked, 30), most)] == [hash_of(n) for n in range(25, 25 - most, -1)][:16]
+            db.set_trace_callback(None)
+        assert hashes(walked(words, asked, most)) == [hash_of(number) for number in range(25, 9, -1)]
+    assert ["MATCH" in statement for statement in said if "r.state" in statement] == [False, True]
 
 
 def test_tags_are_listed_by_beginning_or_by_number(words: Words) -> None:
