@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from secrets import token_hex
@@ -68,30 +69,34 @@ _KEEP = f"""
 _COUNT = "INSERT INTO counts VALUES (?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number"
 
 
-def apply(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
-    """Make what is staged under `key` live as the commit of that header and hash, and close the session that it came from."""
+def apply(db: sqlite3.Connection, key: int, header: Header, hash: Callable[[], str]) -> None:
+    """Make what is staged under `key` live as the commit of that header, and close the session that it came from.
+
+    The commit's `hash` is asked for at the end: the object may be on its way to the store until then.
+    """
     with roomy(db, header.changes):
-        _applied(db, key, header, hash)
+        _applied(db, key, header)
+        _part(db, header, key)
+        _settle(db, key, header)
+        drop(db, key)
+        _prune(db, header)
+        _enter(db, header, hash())
 
 
-def _applied(db: sqlite3.Connection, key: int, header: Header, hash: str) -> None:
+def _applied(db: sqlite3.Connection, key: int, header: Header) -> None:
     steps = {"n": header.n, "key": key}
     for statement in _TABLES:
         db.execute(statement)
     db.execute("INSERT INTO replaced SELECT r.id FROM staged s CROSS JOIN records r ON r.hash = s.hash WHERE s.session = :key", steps)
-    counts = _marks(db, "SELECT text FROM staged WHERE session = :key AND state IS NOT NULL", steps)
-    counts.subtract(_marks(db, "SELECT text FROM records WHERE id IN replaced", steps))
+    gone = _marks(db, "SELECT text FROM records WHERE id IN replaced", steps)
     _keep(db, header.n)
     with gathering(db, key, header.changes):
         for statement in _STEPS:
             db.execute(statement, steps)
-        db.executemany(_COUNT, [count for count in counts.items() if count[1]])
-        db.execute("DELETE FROM counts WHERE number = 0")
-    _part(db, header, key)
-    _enter(db, header, hash)
-    _settle(db, key, header)
-    drop(db, key)
-    _prune(db, header)
+    counts = _marks(db, "SELECT text FROM staged WHERE session = :key AND state IS NOT NULL", steps)
+    counts.subtract(gone)
+    db.executemany(_COUNT, [count for count in counts.items() if count[1]])
+    db.execute("DELETE FROM counts WHERE number = 0")
 
 
 def load(db: sqlite3.Connection, header: Header, path: Path) -> int:

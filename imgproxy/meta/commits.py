@@ -8,13 +8,16 @@ The steps, with what a crash after each leaves behind:
 4. the object is stored under its number        -> **the commit has happened**; the next commit, or a restore, applies it
 5. it is read back, the lease once more         -> the same
 6. it is applied, the session dropped           -> asking again answers with the number it has
+
+What is large is applied while the steps 3 to 5 are taken, in a transaction that waits for them: nobody sees any of it before.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
@@ -31,6 +34,9 @@ from imgproxy.meta.staging import Change, binary
 
 STEPS = ("commit: frozen", "commit: composed", "commit: stored", "commit: read back", "commit: applying", "commit: applied")
 """What `reached` is told, in this order."""
+
+BESIDE = 50_000
+"""A commit of so many changes is applied while its object is on its way to the store."""
 
 _TRIES = 3
 _NAMED = 1_000
@@ -140,25 +146,34 @@ class Commits:
         with self._chain.draft() as path:
             key, said = self._frozen(session, author, message)
             self._reached(STEPS[0])
+            attempt = _Attempt(key, said, path)
             try:
                 with self._chain.database.reading() as db:
                     _must_fit(db, key)
                     missing = list(islice(self._absent(_added(db, key)), _NAMED))
-                    if missing:
-                        raise Unstored(missing, "the store does not have these originals")
-                    if said.changes == 0:
-                        self._thaw(key)
-                        return "empty"
-                    hash = compose(db, key, said, path)
-                self._reached(STEPS[1])
-            except BaseException:
-                self._thaw(key)
-                raise
-            if not self._stored(said, hash, path):
+                if missing:
+                    raise Unstored(missing, "the store does not have these originals")
+                if said.changes:
+                    self._happen(attempt)
+            except _Taken:
                 self._thaw(key)
                 return "taken"
-            self._apply(key, said, hash)
-            return "done"
+            except BaseException:
+                if not attempt.doubtful:
+                    self._thaw(key)
+                raise
+            if not said.changes:
+                self._thaw(key)
+            return "done" if said.changes else "empty"
+
+    def _happen(self, attempt: _Attempt) -> None:
+        """Store the object, then apply it; a large one is applied meanwhile, and becomes live when the store has it."""
+        if attempt.said.changes < BESIDE:
+            hash = self._kept(attempt)
+            self._apply(attempt, lambda: hash)
+            return
+        with ThreadPoolExecutor(1) as beside:
+            self._apply(attempt, beside.submit(self._kept, attempt).result)
 
     def _frozen(self, session: str, author: str, message: str) -> tuple[int, Header]:
         """Close the session to changes, and say what its commit will say."""
@@ -178,9 +193,14 @@ class Commits:
         with self._chain.database.writing() as db:
             db.execute("UPDATE sessions SET committing = NULL WHERE key = ?", (key,))
 
-    def _stored(self, said: Header, hash: str, path: Path) -> bool:
-        """Store the object and read it back; False if another commit has that number. The session stays frozen when this raises."""
-        with path.open("rb") as file:
+    def _kept(self, attempt: _Attempt) -> str:
+        """Store the object and read it back; its hash. Raise `_Taken` if another commit has that number."""
+        said = attempt.said
+        with self._chain.database.reading() as db:
+            hash = compose(db, attempt.key, said, attempt.path)
+        self._reached(STEPS[1])
+        attempt.doubtful = True
+        with attempt.path.open("rb") as file:
             note = {"sha256": hash, "session": said.session}
             self._chain.store.put(key(said.n), file, type="application/zstd", note=note, create=True)
         self._reached(STEPS[2])
@@ -189,14 +209,14 @@ class Commits:
         if there is None:
             raise StoreLied(f"commit {said.n} was stored, and is not there")
         if there != hash:
-            return False
+            raise _Taken
         self._lease.still()
         self._reached(STEPS[3])
-        return True
+        return hash
 
-    def _apply(self, key: int, said: Header, hash: str) -> None:
+    def _apply(self, attempt: _Attempt, hash: Callable[[], str]) -> None:
         with self._chain.database.writing() as db:
-            apply(db, key, said, hash)
+            apply(db, attempt.key, attempt.said, hash)
             self._reached(STEPS[4])
         self._reached(STEPS[5])
 
@@ -209,6 +229,20 @@ class Commits:
         hash = self._chain.fetch(commit.n, path)
         if hash != commit.hash:
             raise StoreLied(f"the store does not have commit {commit.n} as it was")
+
+
+class _Taken(Exception):
+    """Another commit has that number."""
+
+
+@dataclass
+class _Attempt:
+    """A frozen session on its way to be the commit of that header; `doubtful` once only the store knows whether it has happened."""
+
+    key: int
+    said: Header
+    path: Path
+    doubtful: bool = False
 
 
 _FIELDS = "n, lower(hex(hash)), session, author, message, time, changes"

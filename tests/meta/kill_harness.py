@@ -5,7 +5,8 @@
 A child uploads, edits, deletes, commits, lets go and takes snapshots; it says on a pipe what it is about to commit, and when it was
 answered. The parent kills it, and keeps the model: what was answered must be there, what was not answered may be there, as a whole.
 Three lives of four lose their disk; the others go on with what the killed one left behind, ask for the last commit again, and lose their
-disk then. With `--liar` the child claims an answer before it has one: the harness must find lost commits, or it proves nothing.
+disk then. Half of the lives commit as if everything were large. With `--liar` the child claims an answer before it has one: the harness
+must find lost commits, or it proves nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from imgproxy.errors import Conflict
-from imgproxy.meta import commits, restoring, snapshots
+from imgproxy.meta import commits, index, restoring, snapshots
 from imgproxy.meta.repository import Words
 from imgproxy.meta.sync import Repairs, Sync
 from tests.meta.making import Place, body, hash_of, live, place_on_disk, record
@@ -81,6 +82,8 @@ class Child:
         self._plan = plan
         self._pipe = pipe
         self._luck = random.Random(plan.seed)
+        commits.BESIDE = self._luck.choice((0, commits.BESIDE))
+        index.MANY = self._luck.choice((0, index.MANY))
         self._met: Counter[str] = Counter()
         self._words = where.node(reached=self._reached)
         self._open: list[str] = []

@@ -12,12 +12,20 @@ from typing import Any, BinaryIO
 import pytest
 
 from imgproxy.errors import Conflict, Forked, Missing, NoSession, NotTheWriter, StoreDown, StoreFull, StoreLied, Unstored
-from imgproxy.meta import journal
+from imgproxy.meta import commits, index, journal
 from imgproxy.meta.journal import key
 from imgproxy.meta.repository import Words
 from imgproxy.meta.staging import Change
 from imgproxy.stores import Blob, Item, Store
 from tests.meta.making import Place, commit, hash_of, live, record
+
+
+@pytest.fixture(autouse=True, params=["one by one", "side by side"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every commit here happens both ways: applied after its object is stored, and meanwhile, as a large one is."""
+    if request.param == "side by side":
+        monkeypatch.setattr(commits, "BESIDE", 0)
+        monkeypatch.setattr(index, "MANY", 0)
 
 
 class Faulty:

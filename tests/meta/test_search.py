@@ -330,7 +330,9 @@ def test_many_matches_are_walked_in_order_of_arrival_and_few_are_sorted(words: W
     for most in (4, 20):
         with words.database.reading() as db:
             db.set_trace_callback(said.append)
-            assert [row[2].hex() for row in shelves.live(db, shelves.View(asked, 30), most)] == [hash_of(n) for n in range(25, 25 - most, -1)][:16]
+            assert [row[2].hex() for row in shelves.live(db, shelves.View(asked, 30), most)] == [
+                hash_of(n) for n in range(25, 25 - most, -1)
+            ][:16]
             db.set_trace_callback(None)
         assert hashes(walked(words, asked, most)) == [hash_of(number) for number in range(25, 9, -1)]
     assert ["MATCH" in statement for statement in said if "r.state" in statement] == [False, True]
