@@ -326,7 +326,7 @@ def test_many_matches_are_walked_in_order_of_arrival_and_few_are_sorted(words: W
     for number in range(30):
         commit(words, record(number, title="sun", taken_at=f"2024-01-{30 - number:02}T00:00:00"))
     asked = Query(words="sun", order="added", taken_from="2024-01-05", taken_to="2024-01-20T00:00:00")
-    said = []
+    said: list[str] = []
     for most in (4, 20):
         with words.database.reading() as db:
             db.set_trace_callback(said.append)
