@@ -121,7 +121,7 @@ def taken_apart(url: str) -> Target:
     """
     if len(url) > LONGEST:
         raise BadAddress(f"a URL of more than {LONGEST} characters")
-    if any(c <= " " or c in '\\"<>^`{|}' or c == "\x7f" for c in url):
+    if any(c <= " " or c in '\\"<>^`{|}' or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in url):
         raise BadAddress("not a URL: it has a character that no URL has")
     try:
         parts = urlsplit(url)

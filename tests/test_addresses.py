@@ -88,7 +88,15 @@ def test_a_name_that_leads_nowhere_is_not_asked() -> None:
         ),
         *("http://[::1%25eth0]/", "http://[::1%eth0]/", "http://[fe80::1/", "http://[127.0.0.1]/", "http://[v1.a]/", "http://::1/"),
         *("http://ex ample.org/", "http://example.org\\@127.0.0.1/", "http://example.org\n/", "http://\texample.org/", "http://a\x7f.org/"),
-        *("http://exam%70le.org/", "http://a..org/", "http://.org/", "http://-a.org/", "http://a-.org/", "http://" + "a" * 64 + ".org/"),
+        *(
+            "http://exam%70le.org/",
+            "http://a.org/\ud800",
+            "http://a..org/",
+            "http://.org/",
+            "http://-a.org/",
+            "http://a-.org/",
+            "http://" + "a" * 64 + ".org/",
+        ),
         *(
             "http://" + "a." * 130 + "org/",
             "http://bücher.example/",
@@ -123,6 +131,16 @@ def test_what_is_no_plain_url_is_refused(url: str) -> None:
 )
 def test_a_plain_url_is_asked_in_one_spelling(url: str, spelled: str) -> None:
     assert str(Rules().target(url)) == spelled
+
+
+@given(st.one_of(st.text(), st.builds("http://{}{}".format, st.text(), st.text()), st.builds("http://a.org{}".format, st.text())))
+def test_any_text_is_a_url_of_one_spelling_or_refused(text: str) -> None:
+    try:
+        spelled = str(Rules(ports=tuple(range(65536))).target(text))
+    except BadAddress:
+        return
+    assert str(taken_apart(spelled)) == spelled
+    assert spelled.isascii()
 
 
 @pytest.mark.parametrize("port", [0, 22, 25, 6379, 8080, 65535])

@@ -17,8 +17,8 @@ class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Anything that can be ordered."""
 
 
-class Fetch(_Order, frozen=True):
-    """Bring the picture at a URL, give it a record in a session, and make renditions of it, by suffixes and presets."""
+class FetchWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What there is to say of a fetch: where from, what is said of the picture, in which session, and what is made of it."""
 
     url: str
     domain: str = ""
@@ -33,17 +33,23 @@ class Fetch(_Order, frozen=True):
     presets: tuple[str, ...] = ()
 
 
-class Derive(_Order, frozen=True):
-    """Make renditions: these names, and these suffixes and presets of these images, of what a search finds, or of all committed ones.
+class Fetch(FetchWords, _Order, frozen=True):
+    """Bring the picture at a URL, give it a record in a session, and make renditions of it, by suffixes and presets."""
 
-    `missing` makes only what no listing has.
-    """
+
+class DeriveWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What there is to say of renditions: these names, and these suffixes and presets of some images, of what a search finds, or of all."""
 
     suffixes: tuple[str, ...] = ()
     presets: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     hashes: tuple[str, ...] = ()
     query: dict[str, Any] = {}
+
+
+class Derive(DeriveWords, _Order, frozen=True):
+    """Make renditions; `missing` makes only what no listing has."""
+
     missing: bool = False
 
 

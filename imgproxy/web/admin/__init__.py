@@ -3,6 +3,7 @@
 status.py   how the repository is
 images.py   images and what is said of them
 tus.py      uploads that may be interrupted
+tasks.py    fetches, renditions made ahead, and how it goes with them
 manual.py   the table itself, for programs and for people
 """
 
@@ -11,14 +12,14 @@ from __future__ import annotations
 import falcon
 
 from imgproxy import errors
-from imgproxy.web.admin import images, manual, status, tus
+from imgproxy.web.admin import images, manual, status, tasks, tus
 from imgproxy.web.admin.office import Opening
 from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Checks, Diary, Figures, Health, Ready, Response
 from imgproxy.web.operation import Door, Operation
 from imgproxy.web.problems import on_error, on_http_error, on_surprise
 
-PAGES = (status, images, tus)
+PAGES = (status, images, tus, tasks)
 """What the table is made of: modules with `operations`."""
 
 

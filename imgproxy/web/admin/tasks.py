@@ -1,0 +1,254 @@
+"""Work that nobody waits for: pictures fetched, renditions made ahead; and how it goes with tasks and their callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import dropwhile, islice
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from imgproxy.errors import NoTask
+from imgproxy.jobs import PAGE, Task, shown
+from imgproxy.jobs.orders import Derive, DeriveWords, Fetch, FetchWords, Order
+from imgproxy.web.admin.office import Opening
+from imgproxy.web.operation import Answer, Asked, Operation, Reply
+
+ID = "[0-9a-f]{16}"
+_PATH = "/admin/tasks"
+_LOCATION = {"Location": "Where the task is."}
+_NO_TASK = Answer("No such task.")
+Most = Annotated[int, msgspec.Meta(ge=1, le=PAGE)]
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """How the callback of a task stands; an empty state: there is none, or not yet."""
+
+    state: Literal["", "waiting", "sending", "delivered", "dead"]
+    attempts: int
+    error: str
+    delivered_at: str
+
+
+class TaskShown(msgspec.Struct, frozen=True):
+    """A task: what was ordered, how far it is, and how it ended."""
+
+    id: str
+    running: bool
+    kind: str
+    order: dict[str, Any]
+    state: Literal["created", "succeeded", "failed", "warning"]
+    attempts: int
+    error: str
+    created_at: str
+    started_at: str
+    finished_at: str
+    progress: dict[str, Any]
+    result: dict[str, Any]
+    callback: str
+    author: str
+    delivery: Delivery
+
+
+class TasksShown(msgspec.Struct, frozen=True):
+    """Some tasks, the newest first, and where to go on; an empty cursor is the end."""
+
+    tasks: list[TaskShown]
+    cursor: str
+
+
+class Names(msgspec.Struct, frozen=True):
+    """Names of renditions, in order; there are more after the last one if `more` says so."""
+
+    names: list[str]
+    more: bool
+
+
+class FetchWanted(FetchWords, frozen=True):
+    """A picture to be fetched, and the URL that hears of the end."""
+
+    callback: str = ""
+
+
+class DeriveWanted(DeriveWords, frozen=True):
+    """Renditions to be made, and the URL that hears of the end."""
+
+    callback: str = ""
+
+
+class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which tasks."""
+
+    state: Literal["", "created", "succeeded", "failed", "warning"] = ""
+    kind: Literal["", "fetch", "derive", "sync", "verify", "snapshot", "commit", "cull"] = ""
+    most: Most = 50
+    cursor: str = ""
+
+
+class Dead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which dead letters."""
+
+    most: Most = 50
+    cursor: str = ""
+
+
+class Wanting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which renditions, and after which name."""
+
+    suffix: list[str] = []
+    preset: list[str] = []
+    most: Most = 100
+    after: str = ""
+
+
+def shown_task(task: Task) -> TaskShown:
+    """A task as it is answered."""
+    return msgspec.convert(shown(task), TaskShown)
+
+
+def accepted(task: Task) -> Reply:
+    """The answer to an order."""
+    return Reply(shown_task(task), status=202, headers={"Location": f"{_PATH}/{task.id}"}, audit={"task": task.id})
+
+
+def operations(opening: Opening) -> tuple[Operation, ...]:
+    """The rows of this page of the table."""
+    return (*_ordering(opening), *_missing(opening), *_looking(opening), *_again(opening))
+
+
+def _ordering(opening: Opening) -> tuple[Operation, ...]:
+    ordered = {202: Answer("It is ordered, or was already.", TaskShown, headers=_LOCATION)}
+
+    def fetch(asked: Asked[FetchWanted]) -> Reply:
+        return _ordered(opening, asked, Fetch(**_without(asked.body, "callback")), asked.body.callback)
+
+    def derive(asked: Asked[DeriveWanted]) -> Reply:
+        return _ordered(opening, asked, Derive(**_without(asked.body, "callback")), asked.body.callback)
+
+    return (
+        Operation(
+            name="fetch",
+            method="POST",
+            path="/admin/fetch",
+            scope="upload",
+            what="Have the picture at a URL fetched into a session, with what is said of it, and renditions made of it.",
+            call=fetch,
+            body=FetchWanted,
+            answers={**ordered, 404: Answer("No such session.")},
+        ),
+        Operation(
+            name="derive",
+            method="POST",
+            path="/admin/derive",
+            scope="write",
+            what="Have renditions made: these names, and these suffixes and presets of some images, of what a search finds, or of all.",
+            call=derive,
+            body=DeriveWanted,
+            answers=ordered,
+        ),
+    )
+
+
+def _missing(opening: Opening) -> tuple[Operation, ...]:
+    def names(asked: Asked[Any]) -> Reply:
+        said = asked.query
+        found = opening.get().jobs.missing(tuple(said.suffix), tuple(said.preset), {})
+        some = list(islice(dropwhile(lambda name: name <= said.after, found), said.most + 1))
+        return Reply(Names(some[: said.most], len(some) > said.most))
+
+    def make(asked: Asked[DeriveWanted]) -> Reply:
+        return _ordered(opening, asked, Derive(**_without(asked.body, "callback"), missing=True), asked.body.callback)
+
+    return (
+        Operation(
+            name="missing",
+            method="GET",
+            path="/admin/derive/missing",
+            scope="write",
+            what="Which renditions of committed images are not there: what is promised by the records, minus a listing.",
+            call=names,
+            query=Wanting,
+            answers={200: Answer("Their names.", Names)},
+            writes=False,
+        ),
+        Operation(
+            name="derive_missing",
+            method="POST",
+            path="/admin/derive/missing",
+            scope="write",
+            what="Have those renditions made that are not there.",
+            call=make,
+            body=DeriveWanted,
+            answers={202: Answer("It is ordered, or was already.", TaskShown, headers=_LOCATION)},
+        ),
+    )
+
+
+def _looking(opening: Opening) -> tuple[Operation, ...]:
+    def tasks(asked: Asked[Any]) -> Reply:
+        said = asked.query
+        page = opening.get().jobs.all(state=said.state, kind=said.kind, most=said.most, cursor=said.cursor)
+        return Reply(TasksShown([shown_task(task) for task in page.tasks], page.cursor))
+
+    def letters(asked: Asked[Any]) -> Reply:
+        page = opening.get().jobs.dead_letters(most=asked.query.most, cursor=asked.query.cursor)
+        return Reply(TasksShown([shown_task(task) for task in page.tasks], page.cursor))
+
+    def task(asked: Asked[Any]) -> Reply:
+        found = opening.get().jobs.find(asked.path["id"])
+        if found is None:
+            raise NoTask("no such task is known")
+        return Reply(shown_task(found))
+
+    return (
+        _row("tasks", "GET", _PATH, "write", "The tasks, the newest first.", tasks, TasksShown, query=Which),
+        _row("task", "GET", f"{_PATH}/{{id}}", "any", "A task: how far it is, and how it ended.", task, TaskShown),
+        _row(
+            "letters",
+            "GET",
+            "/admin/letters",
+            "write",
+            "The tasks whose callback could not be delivered, the newest first.",
+            letters,
+            TasksShown,
+            query=Dead,
+        ),
+    )
+
+
+def _again(opening: Opening) -> tuple[Operation, ...]:
+    def retry(asked: Asked[Any]) -> Reply:
+        return accepted(opening.get().jobs.retry(asked.path["id"]))
+
+    def redeliver(asked: Asked[Any]) -> Reply:
+        return accepted(opening.get().jobs.redeliver(asked.path["id"]))
+
+    again, send = "Do a task again that failed, or was done with a warning.", "Send a callback again that could not be delivered."
+    return (
+        _row("retry_task", "POST", f"{_PATH}/{{id}}/retry", "write", again, retry, TaskShown),
+        _row("retry_letter", "POST", "/admin/letters/{id}/retry", "write", send, redeliver, TaskShown),
+    )
+
+
+def _row(
+    name: str, method: str, path: str, scope: str, what: str, call: Callable[[Asked[Any]], Reply], answer: Any, **more: Any
+) -> Operation:
+    """A row of this page: about one task if its path has an id, and an order if it writes."""
+    writes = method == "POST"
+    answers = {
+        202 if writes else 200: Answer("The task." if answer is TaskShown else "The tasks.", answer, headers=_LOCATION if writes else {})
+    }
+    if "{id}" in path:
+        answers[404] = _NO_TASK
+        more["parts"] = {"id": ID}
+    if writes:
+        answers[409] = Answer("There is nothing to be done again.")
+    return Operation(name=name, method=method, path=path, scope=scope, what=what, call=call, answers=answers, writes=writes, **more)
+
+
+def _ordered(opening: Opening, asked: Asked[Any], order: Order, callback: str) -> Reply:
+    return accepted(opening.get().jobs.submit(order, callback=callback, author=asked.author))
+
+
+def _without(body: msgspec.Struct, name: str) -> dict[str, Any]:
+    return {field: value for field, value in msgspec.structs.asdict(body).items() if field != name}
