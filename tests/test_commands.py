@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from imgproxy.stores.fs import FsStore
 from tests.plain import png, written
 from tests.serving import COMMAND, Server, environment, serving
+from tests.strange import stranger
 
 
 class Typist:
@@ -50,14 +53,27 @@ def local(tmp_path: Path) -> Typist:
 
 
 @pytest.fixture(params=["here"])
-def typist(request: pytest.FixtureRequest, local: Typist) -> Iterator[Typist]:
-    """The same, and somebody elsewhere: what is typed and what is printed is the same."""
-    if request.param == "here":
+def where(request: pytest.FixtureRequest) -> str:
+    """On the machine that has the repository, or elsewhere."""
+    return str(request.param)
+
+
+@contextmanager
+def typing(where: str, local: Typist) -> Iterator[Typist]:
+    """Somebody there: what is typed and what is printed is the same everywhere."""
+    if where == "here":
         yield local
         return
-    with serving(local.home / "var", IMG_WORKERS="1", IMG_AUTOCOMMIT="0") as server:
+    with serving(local.home / "var", **{**local.env, "IMG_WORKERS": "1"}) as server:
         yield local.elsewhere(server)
     assert not (local.home / "nowhere").exists()
+
+
+@pytest.fixture
+def typist(where: str, local: Typist) -> Iterator[Typist]:
+    """Somebody, here or there."""
+    with typing(where, local) as typist:
+        yield typist
 
 
 def test_what_is_said_is_found_after_the_commit_and_not_before(typist: Typist) -> None:
@@ -293,3 +309,48 @@ def test_an_export_tells_what_the_store_has_lost_and_goes_on(local: Typist) -> N
     assert lost in told
     assert (local.home / "tree" / f"2000/01/01/{there[:12]}.png").exists()
     local.run("export", "tree", "--from", "not a day", fails=True)
+
+
+@contextmanager
+def at_work(local: Typist) -> Iterator[None]:
+    """A worker, on the machine that has the repository."""
+    worker = subprocess.Popen([COMMAND, "work", "--workers", "2"], env=local.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        worker.terminate()
+        assert worker.wait(60) == 0
+
+
+def test_renditions_are_ordered_made_and_asked_after(typist: Typist, local: Typist) -> None:
+    hashes = sorted(typist.put(seed) for seed in range(3))
+    typist.run("set", hashes[0], "tags=first")
+    typist.run("commit")
+    names = [f"{hash}-20x.png" for hash in hashes]
+    missing = ("derive", "--missing", "--dry-run", "--suffix", "-20x.png")
+    assert typist.run(*missing).split() == names
+    with at_work(local):
+        typist.run("derive", "--tag", "first", "--suffix", "-20x.png", "--wait", "60")
+        assert typist.run(*missing).split() == names[1:]
+        id = typist.run("derive", "--missing", "--suffix", "-20x.png", "--wait", "60").strip()
+    assert typist.run(*missing) == ""
+    assert [row[1:4] for row in typist.lines("tasks")] == [["derive", "succeeded", "1"]] * 2
+    task = json.loads(typist.run("tasks", id))
+    assert (task["id"], task["state"], task["result"]["made"]) == (id, "succeeded", 2)
+    assert typist.run("tasks", "--state", "failed") == typist.run("letters") == ""
+    assert "not failed" in typist.run("tasks", id, "--retry", fails=True)
+    assert "no such task" in typist.run("tasks", "0" * 16, fails=True)
+
+
+def test_a_picture_is_fetched_and_what_is_none_is_told(tmp_path: Path, where: str) -> None:
+    data = png(60, 40, 5)
+    with stranger({"good": lambda asked: asked.answer(200, data), "bad": lambda asked: asked.answer(404)}) as server:
+        local = Typist(tmp_path, IMG_FETCH_NETWORKS="127.0.0.0/8", IMG_FETCH_PORTS=str(server.port))
+        with typing(where, local) as typist, at_work(local):
+            typist.run("fetch", server.url("/good"), "--title", "From afar", "--tag", "far", "--wait", "60")
+            typist.run("commit")
+            record = json.loads(typist.run("search", "afar", "--json"))
+            assert (record["hash"], record["tags"]) == (hashlib.sha256(data).hexdigest(), ["far"])
+            assert "404" in typist.run("fetch", server.url("/bad"), "--wait", "60", fails=True)
+            assert [row[2] for row in typist.lines("tasks", "--kind", "fetch")] == ["failed", "succeeded"]
+            assert "URL" in typist.run("fetch", "ftp://example.org/x", fails=True)

@@ -97,12 +97,12 @@ class Task:
     created_at: str = ""
     started_at: str = ""
     finished_at: str = ""
-    progress: Any = None
-    result: Any = None
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
     order: Mapping[str, Any] = field(default_factory=dict)
     callback: str = ""
     author: str = ""
-    delivery: Any = None
+    delivery: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:

@@ -20,7 +20,7 @@ PART = 8 * 2**20
 """A file that is larger is sent in parts of so many bytes, which survive an interruption."""
 
 _PAGE = 200
-_WAIT = 20.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 File = str | PathLike[str] | BinaryIO
 
@@ -170,23 +170,33 @@ class Client:
         heard = self._asking.ask(_post(path, None, query))
         told = heard.json()
         if heard.status == 202:
-            task = self.wait(value_of(Task, told))
+            task = self.wait(value_of(Task, told).id)
             if not isinstance(task.result, Mapping):
                 raise CallFailed(task.error or f"the task ended as {task.state}", again=False)
             told = task.result
         return told if isinstance(told, Mapping) else {}
 
-    def fetch(self, url: str, **said: Any) -> Task:
-        """Have the server fetch a picture: `session`, `title`, `tags`, `domain`, `dkey`, `callback` and the rest."""
-        return self._task("/admin/fetch", {"url": url, **said})
+    def fetch(self, url: str, *, callback: str = "", **said: Any) -> Task:
+        """Have the server fetch a picture: `session`, `title`, `tags`, `domain`, `dkey`, `suffixes`, `presets`, `page_url`, `user`."""
+        return self._task("/admin/fetch", {"url": url, "callback": callback, **said})
 
-    def derive(self, **wanted: Any) -> Task:
-        """Have renditions made ahead: `names`; or `suffixes` and `presets` of `hashes`, of a `query`, or of all that is committed."""
-        return self._task("/admin/derive", wanted)
+    def derive(self, *, callback: str = "", **wanted: Any) -> Task:
+        """Have renditions made: `suffixes` and `presets` of `hashes`, of what a `query` finds or of all; `names`; or what is `missing`."""
+        return self._task("/admin/derive", {"callback": callback, **wanted})
 
-    def missing(self, *, suffixes: Sequence[str] = (), presets: Sequence[str] = (), **wanted: Any) -> Iterator[str]:
+    def missing(
+        self, *, suffixes: Sequence[str] = (), presets: Sequence[str] = (), query: Mapping[str, Any] | None = None
+    ) -> Iterator[str]:
         """The names of renditions of committed images that are not made."""
-        yield from self._pages("/admin/derive/missing", "names", None, _query(suffixes=suffixes, presets=presets, **wanted))
+        after = ""
+        while True:
+            said = _query(**(query or {}), suffix=list(suffixes), preset=list(presets), most=_PAGE, after=after)
+            page = self._get("/admin/derive/missing", **said)
+            names = _listed(page, "names")
+            yield from names
+            if not page.get("more") or not names:
+                return
+            after = names[-1]
 
     def task(self, id: str) -> Task:
         """A task as it stands."""
@@ -197,22 +207,30 @@ class Client:
         return (value_of(Task, one) for one in self._pages("/admin/tasks", "tasks", most, _query(state=state, kind=kind)))
 
     def retry(self, id: str) -> Task:
-        """Try a task again that failed."""
+        """Do a task again that failed, or was done with a warning."""
         return value_of(Task, self._asking.ask(_post(f"/admin/tasks/{id}/retry", None)).json())
 
-    def wait(self, task: Task | str, seconds: float | None = None, told: Callable[[Task], object] = lambda _: None) -> Task:
-        """A task when it is finished, or as it stands after so many seconds; `told` hears how it goes on."""
-        id = task if isinstance(task, str) else task.id
-        until = time.monotonic() + seconds if seconds is not None else None
+    def wait(self, id: str, seconds: float | None = None) -> Task:
+        """A task when it is finished, or as it stands after so many seconds."""
+        until, pause = time.monotonic() + (float("inf") if seconds is None else seconds), _FIRST_PAUSE
         while True:
-            left = _WAIT if until is None else max(0.0, min(_WAIT, until - time.monotonic()))
-            found = value_of(Task, self._get(f"/admin/tasks/{id}", wait=f"{left:.1f}"))
-            told(found)
-            if found.finished or (until is not None and time.monotonic() >= until):
+            found, left = self.task(id), until - time.monotonic()
+            if found.finished or left <= 0:
                 return found
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def letters(self, most: int | None = None) -> Iterator[Task]:
+        """The tasks whose callback could not be delivered, the newest first."""
+        return (value_of(Task, one) for one in self._pages("/admin/letters", "tasks", most, {}))
+
+    def redeliver(self, id: str) -> Task:
+        """Send a callback again that could not be delivered."""
+        return value_of(Task, self._asking.ask(_post(f"/admin/letters/{id}/retry", None)).json())
 
     def _task(self, path: str, order: Mapping[str, Any]) -> Task:
-        return value_of(Task, self._asking.ask(_post(path, order)).json())
+        said = {name: value for name, value in order.items() if value not in ("", (), [], {}, False)}
+        return value_of(Task, self._asking.ask(_post(path, said)).json())
 
     # ---- asking
 

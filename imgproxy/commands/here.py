@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from imgproxy.client import Commit, Difference, Found, Kept, Record, Session, Synced, Verified
-from imgproxy.errors import BadRecord, Missing
+from imgproxy.client import Commit, Difference, Found, Kept, Record, Session, Synced, Task, Verified
+from imgproxy.client.answers import value_of
+from imgproxy.errors import BadRecord, Missing, NoTask
 
 if TYPE_CHECKING:
+    from imgproxy.jobs import Task as Ordered
+    from imgproxy.jobs import Tasks
+    from imgproxy.jobs.orders import Order
     from imgproxy.meta.commits import Commit as Made
     from imgproxy.meta.sessions import Session as Opened
     from imgproxy.wiring import Desk
@@ -186,6 +191,72 @@ class Here:
     def snapshot(self) -> int:
         """Write the whole database into the store; the commit that it stands at."""
         return self._words.snapshots.take()
+
+    # ---- tasks
+
+    def fetch(self, url: str, *, callback: str = "", **said: Any) -> Task:
+        """Order a picture to be fetched."""
+        from imgproxy.jobs.orders import Fetch
+
+        return self._ordered(Fetch(url=url, **said), callback)
+
+    def derive(self, *, callback: str = "", **wanted: Any) -> Task:
+        """Order renditions to be made."""
+        from imgproxy.jobs.orders import Derive
+
+        return self._ordered(Derive(**wanted), callback)
+
+    def _ordered(self, order: Order, callback: str) -> Task:
+        return _task(self._desk.jobs.submit(order, callback=callback, author=os.environ.get("USER", "")))
+
+    def missing(
+        self, *, suffixes: Sequence[str] = (), presets: Sequence[str] = (), query: Mapping[str, Any] | None = None
+    ) -> Iterator[str]:
+        """The names of renditions of committed images that are not made."""
+        return self._desk.jobs.missing(tuple(suffixes), tuple(presets), query or {})
+
+    def task(self, id: str) -> Task:
+        """A task as it stands."""
+        found = self._desk.jobs.find(id)
+        if found is None:
+            raise NoTask("no such task is known")
+        return _task(found)
+
+    def tasks(self, *, state: str = "", kind: str = "", most: int | None = None) -> Iterator[Task]:
+        """The tasks, the newest first."""
+        return _paged(lambda many, cursor: self._desk.jobs.all(state=state, kind=kind, most=many, cursor=cursor), most)
+
+    def retry(self, id: str) -> Task:
+        """Do a task again that failed, or was done with a warning."""
+        return _task(self._desk.jobs.retry(id))
+
+    def wait(self, id: str, seconds: float | None = None) -> Task:
+        """A task when it is finished, or as it stands after so many seconds."""
+        return _task(self._desk.jobs.wait(id, float("inf") if seconds is None else seconds))
+
+    def letters(self, most: int | None = None) -> Iterator[Task]:
+        """The tasks whose callback could not be delivered, the newest first."""
+        return _paged(lambda many, cursor: self._desk.jobs.dead_letters(most=many, cursor=cursor), most)
+
+    def redeliver(self, id: str) -> Task:
+        """Send a callback again that could not be delivered."""
+        return _task(self._desk.jobs.redeliver(id))
+
+
+def _task(task: Ordered) -> Task:
+    from imgproxy.jobs import shown
+
+    return value_of(Task, shown(task))
+
+
+def _paged(page: Callable[[int, str], Tasks], most: int | None) -> Iterator[Task]:
+    cursor, left = "", most
+    while left is None or left > 0:
+        found = page(_PAGE if left is None else min(left, _PAGE), cursor)
+        yield from map(_task, found.tasks)
+        cursor, left = found.cursor, None if left is None else left - len(found.tasks)
+        if not cursor:
+            return
 
 
 def _commit(made: Made | None) -> Commit | None:

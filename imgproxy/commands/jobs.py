@@ -6,17 +6,17 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.commands.where import desk
+from imgproxy.commands.where import Repository, anywhere, repository
 from imgproxy.commands.words import asked, asking
-from imgproxy.errors import NoTask
 
 if TYPE_CHECKING:
-    from imgproxy.jobs import Task
-    from imgproxy.jobs.orders import Order
+    from imgproxy.client import Task
 
 _WAIT = click.option("--wait", default=0.0, help="Wait for the end at most so many seconds; leaves with 1 if it is not a good one.")
 _CALLBACK = click.option("--callback", default="", help="A URL that hears of the end, by a signed POST.")
@@ -54,11 +54,11 @@ def work(workers: int | None) -> None:
 @_PRESET
 @_CALLBACK
 @_WAIT
+@anywhere
 def fetch(url: str, callback: str, wait: float, **words: Any) -> None:
     """Have the picture at URL fetched into a session, and renditions made of it; prints the id of the task."""
-    from imgproxy.jobs.orders import Fetch
-
-    _order(Fetch(url=url, **words), callback, wait)
+    with repository() as there:
+        _follow(there, there.fetch(url, callback=callback, **words), wait)
 
 
 @click.command()
@@ -72,22 +72,22 @@ def fetch(url: str, callback: str, wait: float, **words: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="With --missing: make nothing.")
 @_CALLBACK
 @_WAIT
+@anywhere
 def derive(hashes: tuple[str, ...], suffixes: tuple[str, ...], presets: tuple[str, ...], callback: str, wait: float, **wanted: Any) -> None:
     """Have renditions made of the images HASHES, of those that the options find, or of all; prints the id of the task."""
-    from imgproxy.jobs.orders import Derive
-
     everything, missing, dry_run = (wanted.pop(name) for name in ("everything", "missing", "dry_run"))
     query = asked_for(wanted.pop("words"), wanted)
     if not (hashes or query or everything or missing):
         raise click.UsageError("of which images? name HASHES, say what to search for, or --all")
     if not (suffixes or presets):
         raise click.UsageError("which renditions? say --suffix or --preset")
-    if dry_run:
-        with desk() as opened:
-            for name in opened.jobs.missing(suffixes, presets, query):
+    with repository() as there:
+        if dry_run:
+            for name in there.missing(suffixes=suffixes, presets=presets, query=query):
                 click.echo(name)
-        return
-    _order(Derive(suffixes=suffixes, presets=presets, hashes=hashes, query=query, missing=missing), callback, wait)
+            return
+        order = there.derive(callback=callback, suffixes=suffixes, presets=presets, hashes=hashes, query=query, missing=missing)
+        _follow(there, order, wait)
 
 
 @click.command()
@@ -97,34 +97,33 @@ def derive(hashes: tuple[str, ...], suffixes: tuple[str, ...], presets: tuple[st
 @_MOST
 @click.option("--json", "as_json", is_flag=True, help="Print whole tasks, a JSON object a line.")
 @click.option("--retry", is_flag=True, help="Do the task of that ID again, which failed or was done with a warning.")
+@anywhere
 def tasks(id: str, state: str, kind: str, most: int, as_json: bool, retry: bool) -> None:
     """Print the newest tasks, or the task of that ID: id, kind, state, attempts, when it was ordered, what went wrong."""
     if retry and not id:
         raise click.UsageError("--retry needs an ID")
-    with desk() as opened:
-        jobs = opened.jobs
+    with repository() as there:
         if retry:
-            jobs.retry(id)
-        one = jobs.find(id) if id else None
-        if id and one is None:
-            raise NoTask("no such task is known")
-        _print((one,) if one is not None else jobs.all(state=state, kind=kind, most=most).tasks, as_json or one is not None)
+            there.retry(id)
+        found = [there.task(id)] if id else there.tasks(state=state, kind=kind, most=most)
+        _print(found, as_json or bool(id))
 
 
 @click.command()
 @click.argument("id", default="")
 @_MOST
 @click.option("--retry", is_flag=True, help="Send the callback of the task of that ID again.")
+@anywhere
 def letters(id: str, most: int, retry: bool) -> None:
     """Print the tasks whose callback could not be delivered, the newest first: id, URL, tries, what went wrong last."""
     if retry != bool(id):
         raise click.UsageError("--retry and an ID go together")
-    with desk() as opened:
+    with repository() as there:
         if retry:
-            opened.jobs.redeliver(id)
+            there.redeliver(id)
             return
-        for one in opened.jobs.dead_letters(most=most).tasks:
-            click.echo(f"{one.id}\t{one.callback}\t{one.delivery.attempts}\t{one.delivery.error}")
+        for one in there.letters(most):
+            click.echo(f"{one.id}\t{one.callback}\t{one.delivery['attempts']}\t{one.delivery['error']}")
 
 
 def asked_for(words: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -137,26 +136,22 @@ def asked_for(words: str, wanted: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items() if value != nothing[name]}
 
 
-def _order(order: Order, callback: str, wait: float) -> None:
-    with desk() as opened:
-        task = opened.jobs.submit(order, callback=callback, author=os.environ.get("USER", ""))
-        click.echo(task.id)
-        if not wait:
-            return
-        task = opened.jobs.wait(task.id, wait)
+def _follow(there: Repository, task: Task, wait: float) -> None:
+    click.echo(task.id)
+    if not wait:
+        return
+    task = there.wait(task.id, wait)
     if task.error or not task.finished:
         click.echo(task.error or "not done yet", err=True)
     if task.state not in ("succeeded", "warning"):
         sys.exit(1)
 
 
-def _print(found: tuple[Task, ...], as_json: bool) -> None:
-    from imgproxy.jobs import shown
-
+def _print(found: Iterable[Task], as_json: bool) -> None:
     for one in found:
         why = one.error.replace("\n", " ").replace("\t", " ")
         line = f"{one.id}\t{one.kind}\t{'running' if one.running else one.state}\t{one.attempts}\t{one.created_at}\t{why}"
-        click.echo(json.dumps(shown(one), ensure_ascii=False) if as_json else line)
+        click.echo(json.dumps(asdict(one), ensure_ascii=False) if as_json else line)
 
 
 COMMANDS = (work, fetch, derive, tasks, letters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,7 @@ import click
 from imgproxy.errors import BadSettings
 
 if TYPE_CHECKING:
-    from imgproxy.client import Commit, Difference, Found, Kept, Record, Session, Synced, Verified
+    from imgproxy.client import Commit, Difference, Found, Kept, Record, Session, Synced, Task, Verified
     from imgproxy.wiring import Desk
 
 _KEY = "imgproxy.server"
@@ -71,6 +71,35 @@ class Repository(Protocol):
 
     def snapshot(self) -> int:
         """Write the whole database into the store."""
+
+    def fetch(self, url: str, *, callback: str = "", **said: Any) -> Task:
+        """Order a picture to be fetched."""
+
+    def derive(self, *, callback: str = "", **wanted: Any) -> Task:
+        """Order renditions to be made."""
+
+    def missing(
+        self, *, suffixes: Sequence[str] = (), presets: Sequence[str] = (), query: Mapping[str, Any] | None = None
+    ) -> Iterator[str]:
+        """The names of renditions of committed images that are not made."""
+
+    def task(self, id: str) -> Task:
+        """A task as it stands."""
+
+    def tasks(self, *, state: str = "", kind: str = "", most: int | None = None) -> Iterator[Task]:
+        """The tasks, the newest first."""
+
+    def retry(self, id: str) -> Task:
+        """Do a task again."""
+
+    def wait(self, id: str, seconds: float | None = None) -> Task:
+        """A task when it is finished, or as it stands after so many seconds."""
+
+    def letters(self, most: int | None = None) -> Iterator[Task]:
+        """The tasks whose callback could not be delivered."""
+
+    def redeliver(self, id: str) -> Task:
+        """Send a callback again."""
 
     def close(self) -> None:
         """Let go of it."""
