@@ -111,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     queue: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 64
     patience: Seconds = 20.0
     grace: Seconds = 30.0
+    body_seconds: Seconds = 20.0
     limits: Limits = Limits()
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -61,6 +61,33 @@ class Added:
     new: bool
 
 
+class Sums(NamedTuple):
+    """What a file hashes to, and how many bytes it has."""
+
+    sha256: str
+    md5: str
+    size: int
+
+
+class Summing:
+    """Hashes bytes as they come."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """The next bytes."""
+        self._sha256.update(data)
+        self._md5.update(data)
+        self._size += len(data)
+
+    def sums(self) -> Sums:
+        """What all of them hash to."""
+        return Sums(self._sha256.hexdigest(), self._md5.hexdigest(), self._size)
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long one asker waits at most, in seconds, and how large a file may be that is added."""
@@ -108,13 +135,21 @@ class Images:
         """What `add` said of an original that is there."""
         deadline = time.monotonic() + self._patience.seconds
         with self._originals.open(hash, deadline) as blob:
-            _, md5, size = _sums(blob.file, self._patience.file_bytes)
+            sums = self.sums(blob.file)
             facts = self._renderer.probe(blob.file, self._patience.seconds)
-        return Added(Base(hash, facts.type), facts, md5, size, new=False)
+        return Added(Base(hash, facts.type), facts, sums.md5, sums.size, new=False)
 
-    def add(self, file: BinaryIO) -> Added:
-        """Keep an original, all of `file` from its beginning; it must be an image that could be rendered."""
-        hash, md5, size = _sums(file, self._patience.file_bytes)
+    def sums(self, file: BinaryIO) -> Sums:
+        """What a whole file hashes to that begins like an image, and is not too large to be one."""
+        return _sums(file, self._patience.file_bytes)
+
+    def look(self, file: BinaryIO) -> Study:
+        """What a look at a file finds that is not kept yet."""
+        return self._renderer.study(file, self._patience.seconds)
+
+    def add(self, file: BinaryIO, sums: Sums | None = None) -> Added:
+        """Keep an original, all of `file` from its beginning; it must be an image that could be rendered. `sums` are known already."""
+        hash, md5, size = sums or self.sums(file)
         facts = self._renderer.probe(file, self._patience.seconds)
         note = {"width": str(facts.width), "height": str(facts.height), "type": facts.type, "md5": md5}
         file.seek(0)
@@ -154,8 +189,7 @@ class Images:
             return self._renderer.render(original.file, name, stamp, deadline - time.monotonic())
 
 
-def _sums(file: BinaryIO, most: int) -> tuple[str, str, int]:
-    """SHA-256, MD5 and size of a whole file that begins like an image."""
+def _sums(file: BinaryIO, most: int) -> Sums:
     file.seek(0, os.SEEK_END)
     size = file.tell()
     if size > most:
@@ -164,8 +198,7 @@ def _sums(file: BinaryIO, most: int) -> tuple[str, str, int]:
     if sniff(file.read(HEAD)) is None:
         raise NotAnImage("the file begins like no image that is known here")
     file.seek(0)
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    summing = Summing()
     while data := file.read(_CHUNK):
-        sha256.update(data)
-        md5.update(data)
-    return sha256.hexdigest(), md5.hexdigest(), size
+        summing.add(data)
+    return summing.sums()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
 
-from imgproxy.images import Added, Images
+from imgproxy.images import Added, Images, Sums
 from imgproxy.meta import exif
 from imgproxy.meta.record import Record, edited
 from imgproxy.meta.repository import Words
@@ -35,13 +35,21 @@ class Uploads:
         self._images = images
         self._words = words
 
-    def keep(self, file: BinaryIO, session: Session, said: Mapping[str, object]) -> Uploaded:
-        """Keep an original, and give it a record in a session, with what people say of it; one that has a record keeps it."""
-        added = self._images.add(file)
-        known = self._words.sessions.read(added.name.hash, session)
+    def keep(self, file: BinaryIO, session: Session, said: Mapping[str, object], sums: Sums | None = None) -> Uploaded:
+        """Keep an original, and give it a record in a session, with what people say of it; one that has a record keeps it.
+
+        What is wrong with the picture, or with what is said of it, is found before anything is kept. `sums` are those of the file, where
+        they are known already.
+        """
+        edited(_ANY, said)
+        sums = sums or self._images.sums(file)
+        known = self._words.sessions.read(sums.sha256, session)
         if known is not None:
+            added = self._images.add(file, sums)
             return Uploaded(added, self._words.sessions.edit(session, known.hash, said) if said else known)
-        record = edited(described(added, self._images.study(added.name.hash)), said)
+        study = self._images.look(file)
+        added = self._images.add(file, sums)
+        record = edited(described(added, study), said)
         self._words.sessions.put(session, record)
         return Uploaded(added, record)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgproxy import config, observe
 from imgproxy.cache import Cache, Tier
+from imgproxy.clerk import Clerk, step_down
 from imgproxy.config import Settings
 from imgproxy.errors import BadSettings, StoreTrouble
 from imgproxy.flights import Flights
@@ -50,6 +50,7 @@ from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Check, Checks
 from imgproxy.web.lookups import LookUps
 from imgproxy.web.read import Guards, Manner
+from imgproxy.web.spool import Inbox
 from imgproxy.workshop import Bench, Parts
 
 if TYPE_CHECKING:
@@ -113,9 +114,11 @@ class Desk:
         return self.bench.jobs
 
     def step_down(self) -> None:
-        """Let the next writer in, now, instead of when the lease lapses; not while another process of this node is writing."""
-        with suppress(StoreTrouble), self.words.chain.alone():
-            self.words.lease.release()
+        """Let the next writer in, now, instead of when the lease lapses; not while another process of this node is writing.
+
+        Who has deleted originals that are still in the store keeps the lease: it is for the writer to remove them.
+        """
+        step_down(self.words)
 
     def close(self) -> None:
         """Close all there is."""
@@ -149,6 +152,15 @@ def house_and_opening(settings: Settings, environ: Mapping[str, str]) -> tuple[H
     return house, Opening(lambda: _office(settings, _furnished(settings, shelves, house, quiet)), "the repository")
 
 
+def clerk_of(settings: Settings, opening: Opening) -> Clerk:
+    """Who does at this node what nobody asks for, once the words are there."""
+    clerk = Clerk(
+        settings.data / "run" / "clerk", settings.autocommit, lambda event, words: observe.event(event, {"who": "clerk", **words})
+    )
+    opening.then(lambda office: clerk.start(office.words))
+    return clerk
+
+
 def entrance_of(settings: Settings, environ: Mapping[str, str]) -> Entrance:
     """Who may come in by the doors for writing."""
     tokens = tokens_of(settings, environ)
@@ -162,8 +174,7 @@ def tokens_of(settings: Settings, environ: Mapping[str, str]) -> TokenFile:
 
 
 def _office(settings: Settings, desk: Desk) -> Office:
-    house, spool = desk.house, settings.data / "spool"
-    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    house = desk.house
     keyring = Keyring(settings.keys) if settings.originals == "signed" else None
     urls = Urls("/", keyring, settings.presets)
     terms = SpoolTerms(
@@ -171,7 +182,18 @@ def _office(settings: Settings, desk: Desk) -> Office:
     )
     partial = Spool(settings.data / "uploads", terms, keeping(desk.uploads, desk.words, urls))
     partial.sweep()
-    return Office(desk.words, desk.uploads, house.images, house.base, derived_of(house), urls, settings.limits, spool, partial, desk.jobs)
+    return Office(
+        words=desk.words,
+        uploads=desk.uploads,
+        images=house.images,
+        base=house.base,
+        derived=derived_of(house),
+        urls=urls,
+        presets=settings.presets,
+        inbox=Inbox(settings.data / "spool", settings.limits.file_bytes),
+        partial=partial,
+        jobs=desk.jobs,
+    )
 
 
 def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Progress) -> Desk:

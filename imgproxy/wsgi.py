@@ -10,6 +10,7 @@ application = Mounted(application, "/images")        # Flask, Django, anything t
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from imgproxy.config import Settings
+    from imgproxy.web.admin.office import Opening
 
 
 def read(environ: Mapping[str, str] | None = None) -> WSGIApplication:
@@ -41,8 +43,8 @@ def admin(environ: Mapping[str, str] | None = None) -> WSGIApplication:
     """The doors for writing, alone."""
     environ, settings = _settings(environ)
     house, opening = wiring.house_and_opening(settings, environ)
-    opening.start()
-    return admin_door.application(opening, wiring.entrance_of(settings, environ), house.checks)
+    _begin(settings, opening)
+    return admin_door.application(opening, wiring.entrance_of(settings, environ), house.checks, settings.body_seconds)
 
 
 def both(environ: Mapping[str, str] | None = None) -> WSGIApplication:
@@ -52,10 +54,12 @@ def both(environ: Mapping[str, str] | None = None) -> WSGIApplication:
         return read(environ)
     house, opening = wiring.house_and_opening(settings, environ)
     public = door.application(house.images, house.guards, house.checks, house.manner, house.lookups)
-    opening.start()
+    _begin(settings, opening)
     if settings.admin == "beside":
-        return Beside(public, admin_door.application(opening, wiring.entrance_of(settings, environ)))
-    return Apart(public, admin_door.application(opening, wiring.entrance_of(settings, environ), house.checks), settings.admin)
+        return Beside(public, admin_door.application(opening, wiring.entrance_of(settings, environ), None, settings.body_seconds))
+    return Apart(
+        public, admin_door.application(opening, wiring.entrance_of(settings, environ), house.checks, settings.body_seconds), settings.admin
+    )
 
 
 def _settings(environ: Mapping[str, str] | None) -> tuple[Mapping[str, str], Settings]:
@@ -63,6 +67,13 @@ def _settings(environ: Mapping[str, str] | None) -> tuple[Mapping[str, str], Set
     settings = wiring.settings_of(environ)
     observe.configure(settings.log_level, settings.log_format)
     return environ, settings
+
+
+def _begin(settings: Settings, opening: Opening) -> None:
+    """Open the office and give this process its chance of the clerk, who stops when it does."""
+    clerk = wiring.clerk_of(settings, opening)
+    atexit.register(clerk.stop)
+    opening.start()
 
 
 class Beside:

@@ -64,9 +64,9 @@ class Server:
         return (self.data / "admin.token").read_text().strip()
 
     def ask(self, method: str, path: str, body: Any = None, *, token: str | None = None, **headers: str) -> Response:
-        """Ask at the doors for writing; what is no bytes and no file goes as JSON, and the answer's is at `json`."""
+        """Ask at the doors for writing; what is no bytes, file or iterator goes as JSON, and the answer's is at `json`."""
         said = {"Authorization": f"Bearer {self.token if token is None else token}"} if token != "" else {}
-        if body is not None and not isinstance(body, bytes) and not hasattr(body, "read"):
+        if isinstance(body, dict | list):
             body, said["Content-Type"] = json.dumps(body).encode(), "application/json"
         said |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=100)

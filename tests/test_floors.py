@@ -41,6 +41,7 @@ FLOORS = {
     "purges": 4,
     "resumable": 4,
     "images": 5,
+    "clerk": 6,
     "client": 6,
     "contrib": 6,
     "jobs": 6,

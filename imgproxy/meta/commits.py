@@ -26,6 +26,7 @@ from imgproxy.errors import Conflict, Missing, NoSession, NotTheWriter, StoreLie
 from imgproxy.meta.absent import Absent
 from imgproxy.meta.applying import CHANGES, aliases_taken, apply, conflicts
 from imgproxy.meta.chain import Chain, Reached, unheard
+from imgproxy.meta.fields import sayable
 from imgproxy.meta.journal import Header, Line, compose, key, lines
 from imgproxy.meta.lease import Lease
 from imgproxy.meta.record import from_state, remark
@@ -103,6 +104,14 @@ class Commits:
         with self._chain.database.reading() as db:
             rows = db.execute(f"SELECT {_FIELDS} FROM commits WHERE n < ? ORDER BY n DESC LIMIT ?", (before or 2**62, most))
             return [_commit(row) for row in rows]
+
+    def of_session(self, session: str) -> int | None:
+        """The number of the commit that closed the session of that id; None if none did."""
+        if not session or not sayable(session):
+            return None
+        with self._chain.database.reading() as db:
+            row = db.execute("SELECT n FROM commits WHERE session = ?", (session,)).fetchone()
+        return int(row[0]) if row else None
 
     def find(self, n: int) -> Commit:
         """The commit of that number, or `Missing`."""

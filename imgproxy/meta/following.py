@@ -7,6 +7,7 @@ seconds ago it last knew itself level with the store.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from imgproxy.meta.chain import Chain
@@ -25,14 +26,18 @@ class Progress:
 class Follower:
     """A copy that follows the commits; call `poll` every few seconds."""
 
-    def __init__(self, chain: Chain, farewell: Farewell, *, most: int = 100) -> None:
+    def __init__(self, chain: Chain, farewell: Farewell, *, writing: Callable[[], bool] = lambda: False, most: int = 100) -> None:
         self._chain = chain
+        self._writing = writing
         self._farewell = farewell
         self._most = most
         self._level = time.monotonic()
 
     def poll(self) -> Progress:
-        """Apply what is new, at most so many commits; raise `Forked` or what the store could not do."""
+        """Apply what is new, at most so many commits; raise `Forked` or what the store could not do.
+
+        What was deleted is left to the farewell of the writing node, if this is it: that one removes it from the store.
+        """
         asked = time.monotonic()
         with self._chain.alone():
             self._chain.confirm()
@@ -40,7 +45,7 @@ class Follower:
         level = applied < self._most
         if level:
             self._level = asked
-        return Progress(applied, self._farewell.say(), level)
+        return Progress(applied, 0 if self._writing() else self._farewell.say(), level)
 
     def lag(self) -> float:
         """For how many seconds this copy may have been behind."""

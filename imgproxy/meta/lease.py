@@ -65,6 +65,11 @@ class Lease:
         if found is None or found.incarnation != self.incarnation:
             raise NotTheWriter(found.holder if found else "nobody")
 
+    def mine(self) -> bool:
+        """Whether this node holds the lease just now."""
+        found = self.read()
+        return found is not None and found.incarnation == self.incarnation
+
     def renew(self) -> Held:
         """Beat once more; to be called every third of `seconds` as long as this node wants to write."""
         held = self.check()

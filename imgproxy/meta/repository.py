@@ -82,5 +82,5 @@ def open_words(
         Search(booted.database),
         Snapshots(chain, every=terms.snapshot_every, reached=reached),
         Farewell(chain, originals.remove, first=commits.catch_up),
-        Follower(chain, Farewell(chain, originals.forget)),
+        Follower(chain, Farewell(chain, originals.forget), writing=lease.mine),
     )

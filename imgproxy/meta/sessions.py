@@ -145,9 +145,9 @@ class Sessions:
             if len(rows) < _HASHES:
                 return
 
-    def diff(self, session: Session) -> Iterator[Difference]:
-        """What a session changes, in the order of hashes; read a few hundred at a time."""
-        last = b""
+    def diff(self, session: Session, after: str = "") -> Iterator[Difference]:
+        """What a session changes, in the order of hashes, from behind that one on; read a few hundred at a time."""
+        last = binary(after) if after else b""
         while True:
             with self._database.reading() as db:
                 rows = db.execute(_DIFF, (session.key, last, _PAGE)).fetchall()

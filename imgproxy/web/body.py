@@ -1,8 +1,8 @@
 """The body of a request on its way in: bounded, counted, and never waited for without an end.
 
-Two rules keep a client that drips from holding a thread: a piece is there within `PIECE_SECONDS`, and the whole comes at `RATE` or faster
-(after `START_SECONDS`). A server's own read returns when all it was asked for is there, or the connection ends, so somebody else has to
-watch: `Watch` is one thread of the process that ends the reading side of a connection whose time is over.
+A client that drips holds no thread: every piece has to be there within some seconds, so the whole takes no longer than its pieces may. A
+server's own read returns when all it was asked for is there, or the connection ends, so somebody else has to watch: `Watch` is one thread
+of the process, which ends the reading side of a connection whose time is over.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from imgproxy.errors import BadBody, TooLarge, TooSlow
 PIECE = 1 << 18
 """So many bytes are read at once."""
 
-PIECE_SECONDS = 20.0
-START_SECONDS = 10.0
-RATE = 16 * 2**10
+SECONDS = 20.0
+"""And so long a piece may take, unless said otherwise."""
 
 
 class Source(Protocol):
@@ -94,14 +93,14 @@ _watch = Watch()
 class Body:
     """What a client sends, at most so many bytes of it; `size` is what it has announced, None if it did not."""
 
-    def __init__(self, environ: Mapping[str, Any], most: int) -> None:
+    def __init__(self, environ: Mapping[str, Any], most: int, seconds: float = SECONDS) -> None:
         self._source: Source = environ["wsgi.input"]
         self._connection: socket.socket | None = environ.get("gunicorn.socket")
         self._most = most
+        self._seconds = seconds
         self.size = _announced(environ)
         self.read_bytes = 0
         self._due: Due | None = None
-        self._began = time.monotonic()
         self._over = False
         if self.size is not None and self.size > most:
             raise TooLarge(f"{self.size} bytes were announced; at most {most} are taken here")
@@ -130,10 +129,8 @@ class Body:
             self._due = None
 
     def _waited_for(self, wanted: int) -> bytes:
-        now = time.monotonic()
-        at = min(now + PIECE_SECONDS, self._began + START_SECONDS + (self.read_bytes + wanted) / RATE)
         if self._connection is not None:
-            self._watched(self._connection, at)
+            self._watched(self._connection, time.monotonic() + self._seconds)
         try:
             data = self._source.read(wanted)
         except Exception as error:  # whatever a server raises when its client is gone, or sends what is no body

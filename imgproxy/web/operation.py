@@ -20,7 +20,7 @@ import msgspec
 
 from imgproxy import errors, observe
 from imgproxy.security import Grant
-from imgproxy.web.body import Body
+from imgproxy.web.body import SECONDS, Body
 from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Response
 
@@ -139,9 +139,10 @@ NEEDING_A_TOKEN: Mapping[int, Answer] = {
 class Door:
     """Serves a table of operations."""
 
-    def __init__(self, operations: Sequence[Operation], entrance: Entrance) -> None:
+    def __init__(self, operations: Sequence[Operation], entrance: Entrance, body_seconds: float = SECONDS) -> None:
         self.operations = tuple(operations)
         self._entrance = entrance
+        self._seconds = body_seconds
 
     def furnish(self, app: falcon.App[Any, Any]) -> None:
         """Give an application the routes of the table."""
@@ -154,7 +155,7 @@ class Door:
     def _answer(self, operation: Operation, req: falcon.Request, resp: Response, parts: Mapping[str, str]) -> None:
         resp.set_header("Cache-Control", "no-store")
         who = None if operation.scope is None else self._entrance.admitted(req.env, operation.scope)
-        asked, body = _asked(operation, req, who, parts)
+        asked, body = _asked(operation, req, who, parts, self._seconds)
         try:
             reply = operation.call(asked)
         finally:
@@ -180,7 +181,9 @@ def _responder(operation: Operation, answer: Callable[..., None]) -> Callable[..
     return responder
 
 
-def _asked(operation: Operation, req: falcon.Request, who: Grant | None, parts: Mapping[str, str]) -> tuple[Asked[Any], Body | None]:
+def _asked(
+    operation: Operation, req: falcon.Request, who: Grant | None, parts: Mapping[str, str], seconds: float
+) -> tuple[Asked[Any], Body | None]:
     for name, pattern in operation.parts.items():
         if not re.fullmatch(pattern, parts[name]):
             raise errors.Missing(f"no such {name} can be")
@@ -190,9 +193,9 @@ def _asked(operation: Operation, req: falcon.Request, who: Grant | None, parts: 
     if operation.body is None:
         return Asked(who, parts, query, None, headers, media), None
     upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, JSON_BYTES)
-    if "*/*" not in upload.media and media not in upload.media:
-        raise errors.WrongType(f"expected {' or '.join(upload.media)}")
-    body = Body(req.env, upload.most)
+    if media not in upload.media:
+        raise errors.WrongType(f"expected {' or '.join(filter(None, upload.media))}")
+    body = Body(req.env, upload.most, seconds)
     if upload is operation.body:
         return Asked(who, parts, query, body, headers, req.content_type or ""), body
     try:

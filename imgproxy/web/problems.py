@@ -91,19 +91,23 @@ def cache_control(status: int, life: int) -> str:
 def on_error(req: falcon.Request, resp: Response, error: errors.Error, params: dict[str, Any]) -> None:
     """Answer one of our own errors."""
     problem = problem_of(error)
-    body: dict[str, Any] = {
+    if problem.status in (falcon.HTTP_503, falcon.HTTP_429):
+        resp.set_header("Retry-After", str(getattr(error, "retry_after", 1)))
+    if problem.status == falcon.HTTP_401:
+        resp.set_header("WWW-Authenticate", 'Bearer realm="imgproxy"')
+    resp.context.error = type(error).__name__
+    _answer(resp, problem, told(problem, error))
+
+
+def told(problem: Problem, error: errors.Error) -> dict[str, Any]:
+    """A refusal as JSON tells it."""
+    return {
         "type": errors.urn(type(error)),
         "title": problem.title,
         "status": int(problem.status[:3]),
         "detail": str(error),
         **_details(error),
     }
-    if problem.status in (falcon.HTTP_503, falcon.HTTP_429):
-        resp.set_header("Retry-After", str(getattr(error, "retry_after", 1)))
-    if problem.status == falcon.HTTP_401:
-        resp.set_header("WWW-Authenticate", 'Bearer realm="imgproxy"')
-    resp.context.error = type(error).__name__
-    _answer(resp, problem, body)
 
 
 def _details(error: errors.Error) -> dict[str, Any]:

@@ -1,10 +1,14 @@
 """The doors for writing: uploads, records, sessions, commits, upkeep; one table of operations, each with the scope that it needs.
 
-status.py   how the repository is
-images.py   images and what is said of them
-tus.py      uploads that may be interrupted
-tasks.py    fetches, renditions made ahead, and how it goes with them
-manual.py   the table itself, for programs and for people
+status.py     how the repository is
+receiving.py  uploads
+images.py     images found, shown, described, deleted
+sessions.py   sessions opened, compared, discarded
+commits.py    commits made, listed, gone back on
+upkeep.py     sync, verify, snapshots
+tus.py        uploads that may be interrupted
+tasks.py      fetches, renditions made ahead, and how it goes with them
+manual.py     the table itself, for programs and for people
 """
 
 from __future__ import annotations
@@ -12,14 +16,15 @@ from __future__ import annotations
 import falcon
 
 from imgproxy import errors
-from imgproxy.web.admin import images, manual, status, tasks, tus
+from imgproxy.web.admin import commits, images, manual, receiving, sessions, status, tasks, tus, upkeep
 from imgproxy.web.admin.office import Opening
+from imgproxy.web.body import SECONDS
 from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Checks, Diary, Figures, Health, Ready, Response
 from imgproxy.web.operation import Door, Operation
 from imgproxy.web.problems import on_error, on_http_error, on_surprise
 
-PAGES = (status, images, tus, tasks)
+PAGES = (status, receiving, tus, images, sessions, commits, upkeep, tasks)
 """What the table is made of: modules with `operations`."""
 
 
@@ -34,13 +39,15 @@ def owns(path: str) -> bool:
     return path in ("/admin", "/v1") or path.startswith(("/admin/", "/v1/"))
 
 
-def application(opening: Opening, entrance: Entrance, checks: Checks | None = None) -> falcon.App[falcon.Request, Response]:
+def application(
+    opening: Opening, entrance: Entrance, checks: Checks | None = None, body_seconds: float = SECONDS
+) -> falcon.App[falcon.Request, Response]:
     """The doors for writing; with `checks` they stand alone, and tell of their health too."""
     app: falcon.App[falcon.Request, Response] = falcon.App(response_type=Response, middleware=[Diary(), tus.Protocol()])
     app.add_error_handler(Exception, on_surprise)
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(errors.Error, on_error)
-    Door(table(opening), entrance).furnish(app)
+    Door(table(opening), entrance, body_seconds).furnish(app)
     if checks is not None:
         app.add_route("/healthz", Health())
         app.add_route("/readyz", Ready(checks))

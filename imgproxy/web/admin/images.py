@@ -1,49 +1,226 @@
-"""Images by their hash: what is said of one."""
+"""Images by their hash, and by what is said of them: found, shown, described, deleted."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Annotated, Any
 
 import msgspec
 
-from imgproxy.errors import Missing
+from imgproxy.errors import BadRecord, Changed, Missing
+from imgproxy.meta import query as meta_query
+from imgproxy.meta.near import near
+from imgproxy.meta.record import Record, edited, state
 from imgproxy.web.admin import models
-from imgproxy.web.admin.office import Opening
-from imgproxy.web.operation import Answer, Asked, Operation, Reply
+from imgproxy.web.admin.finding import find, inside
+from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.operation import JSON, Answer, Asked, Operation, Problem, Reply
 
 HASH = "[0-9a-f]{64}"
 ETAG = {"ETag": "The version of the record, for If-Match."}
+IF_MATCH = {"If-Match": "The ETag, or the version in quotes, of the record that this is meant for."}
+NO_RECORD = Answer("No such record, or no such session.", Problem, "application/problem+json")
+_CHANGED = Answer("The record is no longer the one that If-Match means.", Problem, "application/problem+json")
+_CLOSED = Answer("The session takes no more changes.", Problem, "application/problem+json")
+_MERGE = "application/merge-patch+json"
+
+Most = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
 
 
 class InSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """In which session."""
+    """In which session: its id or name. Of reads, none means what is live; of writes, none is the default session."""
 
     session: str = ""
 
 
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is looked for, all of it at once; and how much of it: `most`, from `cursor` on, live or as a session shows it.
+
+    `like` is a hash, and finds what looks like that image; only `most` and `session` go with it.
+    """
+
+    words: str = ""
+    tags: list[str] = []
+    taken_from: str = ""
+    taken_to: str = ""
+    type: str = ""
+    orientation: str = ""
+    min_width: int = 0
+    max_width: int = 2**53
+    min_height: int = 0
+    max_height: int = 2**53
+    min_bytes: int = 0
+    max_bytes: int = 2**53
+    domain: str = ""
+    dkey: str = ""
+    md5: str = ""
+    order: str = "taken"
+    oldest: bool = False
+    like: str = ""
+    most: Most = 50
+    cursor: str = ""
+    session: str = ""
+
+
+class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is said anew, as a JSON merge patch: null takes back what was said, and `user` is merged name by name."""
+
+    title: str | msgspec.UnsetType | None = msgspec.UNSET
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
+    tags: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    taken_at: str | msgspec.UnsetType | None = msgspec.UNSET
+    domain: str | msgspec.UnsetType | None = msgspec.UNSET
+    dkey: str | msgspec.UnsetType | None = msgspec.UNSET
+    user: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+
+
 def operations(opening: Opening) -> tuple[Operation, ...]:
     """The rows of this page of the table."""
-
-    def show(asked: Asked[Any]) -> Reply:
-        office = opening.get()
-        sessions = office.words.sessions
-        inside = sessions.find(asked.query.session) if asked.query.session else None
-        record = sessions.read(asked.path["hash"], inside)
-        if record is None:
-            raise Missing("no record of that hash")
-        return Reply(models.image(record, office.urls), headers={"ETag": f'"{record.version}"'})
-
     return (
+        Operation(
+            name="search",
+            method="GET",
+            path="/admin/images",
+            scope="write",
+            what="The images that something is said of, newest first, page by page.",
+            call=lambda asked: _search(opening.get(), asked.query),
+            query=Wanted,
+            answers={200: Answer("A page of them.", models.Images), 404: NO_RECORD},
+            writes=False,
+        ),
         Operation(
             name="show_image",
             method="GET",
             path="/admin/images/{hash}",
             scope="write",
             what="What is said of an image, as it is live, or as a session shows it.",
-            call=show,
+            call=lambda asked: _show(opening.get(), asked),
             parts={"hash": HASH},
             query=InSession,
-            answers={200: Answer("The record.", models.Image, headers=ETAG), 404: Answer("No such record, or no such session.")},
+            answers={200: Answer("The record.", models.Image, headers=ETAG), 404: NO_RECORD},
             writes=False,
         ),
+        Operation(
+            name="describe_image",
+            method="PATCH",
+            path="/admin/images/{hash}",
+            scope="write",
+            what="Say something of an image in a session; the public sees it when that is committed.",
+            call=lambda asked: _describe(opening.get(), asked),
+            parts={"hash": HASH},
+            query=InSession,
+            body=Patch,
+            media=(_MERGE, JSON),
+            headers=IF_MATCH,
+            answers={
+                200: Answer("The record as the session shows it.", models.Image, headers=ETAG),
+                404: NO_RECORD,
+                409: _CLOSED,
+                412: _CHANGED,
+            },
+        ),
+        Operation(
+            name="delete_image",
+            method="DELETE",
+            path="/admin/images/{hash}",
+            scope="write",
+            what="Delete an image in a session: its record goes with the commit, its original after it.",
+            call=lambda asked: _delete(opening.get(), asked),
+            parts={"hash": HASH},
+            query=InSession,
+            headers=IF_MATCH,
+            answers={204: Answer("It is deleted in the session."), 404: NO_RECORD, 409: _CLOSED, 412: _CHANGED},
+        ),
     )
+
+
+def _search(office: Office, wanted: Wanted) -> Reply:
+    words = office.words
+    session = inside(words, wanted.session)
+    said = msgspec.to_builtins(wanted)
+    if said.pop("like", ""):
+        return Reply(_like(office, wanted))
+    for name in ("most", "cursor", "session"):
+        said.pop(name, None)
+    page = words.search.page(meta_query.read(said), most=wanted.most, cursor=wanted.cursor, session=session)
+    shown = [models.image(record, office.urls) for record in page.records]
+    return Reply(models.Images(images=shown, cursor=page.cursor, total=page.total, exact=page.exact, commit=page.moment))
+
+
+def _like(office: Office, wanted: Wanted) -> models.Images:
+    record = office.words.sessions.read(wanted.like)
+    if record is None:
+        raise Missing("no record of that hash")
+    if not record.phash:
+        raise BadRecord("like", "names an image of which no perceptual hash is known")
+    found = [one.record for one in near(office.words.database, record.phash, most=wanted.most) if one.record.hash != record.hash]
+    return models.Images(images=[models.image(one, office.urls) for one in found], total=len(found))
+
+
+def _show(office: Office, asked: Asked[Any]) -> Reply:
+    record = _read(office, asked.path["hash"], asked.query.session)
+    return Reply(models.image(record, office.urls), headers={"ETag": etag(record)})
+
+
+def _read(office: Office, hash: str, session: str) -> Record:
+    record = office.words.sessions.read(hash, inside(office.words, session))
+    if record is None:
+        raise Missing("no record of that hash")
+    return record
+
+
+def _describe(office: Office, asked: Asked[Patch]) -> Reply:
+    session = find(office.words, asked.query.session)
+    said = msgspec.to_builtins(asked.body)
+
+    def change(record: Record) -> Record:
+        _must_match(record, asked.headers)
+        return edited(record, _merged(record, said))
+
+    record = office.words.sessions.rework(session, asked.path["hash"], change)
+    return Reply(models.image(record, office.urls), headers={"ETag": etag(record)}, audit={"session": session.id})
+
+
+def _delete(office: Office, asked: Asked[Any]) -> Reply:
+    session = find(office.words, asked.query.session)
+    record = office.words.sessions.read(asked.path["hash"], session)
+    if record is None:
+        raise Missing("no record of that hash")
+    _must_match(record, asked.headers)
+    office.words.sessions.delete(session, record.hash, record.version if "if-match" in asked.headers else None)
+    return Reply(status=204, audit={"session": session.id})
+
+
+def etag(record: Record) -> str:
+    """What tells this state of a record from all others: its version, and a hash of it, for a session may have changed it since."""
+    return f'"{record.version}-{sha256(state(record).encode()).hexdigest()[:16]}"'
+
+
+def _must_match(record: Record, headers: Mapping[str, str]) -> None:
+    """Return if the asker means this state of a record, or any; else raise `Changed`."""
+    said = headers.get("if-match")
+    if said is None or said.strip() == "*":
+        return
+    if not {etag(record), f'"{record.version}"'} & {one.strip() for one in said.split(",")}:
+        raise Changed(f"the record is not what If-Match means; it is {etag(record)} now")
+
+
+def _merged(record: Record, said: dict[str, Any]) -> dict[str, Any]:
+    """A merge patch as an edit: what it says of `user` is merged into what is there."""
+    if isinstance(said.get("user"), dict):
+        return {**said, "user": _patched(dict(record.user), said["user"])}
+    return said
+
+
+def _patched(value: Any, patch: Any) -> Any:
+    """The rule of RFC 7396; no deeper than what may be kept is."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(value) if isinstance(value, dict) else {}
+    for name, part in patch.items():
+        if part is None:
+            result.pop(name, None)
+        else:
+            result[name] = _patched(result.get(name), part)
+    return result

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from imgproxy.images import Images
 from imgproxy.jobs import Jobs
-from imgproxy.limits import Limits
 from imgproxy.meta.repository import Words
 from imgproxy.resumable import Spool
 from imgproxy.stores import Store
 from imgproxy.uploads import Uploads
 from imgproxy.urls import Urls
 from imgproxy.web.late import Late
+from imgproxy.web.spool import Inbox
 
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """The services of one node for whoever writes; `derived` is where renditions are kept in the store, if they are.
+    """The services of one node for whoever writes.
 
-    `spool` is for bodies on their way in, `partial` for uploads in several requests.
+    `derived` is where renditions are kept in the store, if they are; `inbox` is for files on their way in, `partial` for
+    uploads in several requests.
     """
 
     words: Words
@@ -29,8 +30,8 @@ class Office:
     base: Store
     derived: Store | None
     urls: Urls
-    limits: Limits
-    spool: Path
+    presets: Mapping[str, str]
+    inbox: Inbox
     partial: Spool
     jobs: Jobs
 

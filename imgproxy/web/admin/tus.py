@@ -81,7 +81,7 @@ def _beginning(opening: Opening) -> tuple[Operation, ...]:
         headers = {
             "Tus-Version": VERSION,
             "Tus-Extension": EXTENSIONS,
-            "Tus-Max-Size": str(opening.get().limits.file_bytes),
+            "Tus-Max-Size": str(opening.get().inbox.most),
             "Tus-Checksum-Algorithm": ",".join(ALGORITHMS),
         }
         return Reply(status=204, headers=headers)

@@ -1,0 +1,139 @@
+"""Commits: made, listed, gone back on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from imgproxy import observe
+from imgproxy.errors import Error, Missing, NoSession
+from imgproxy.meta.repository import Words
+from imgproxy.web.admin import models
+from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.operation import Answer, Asked, Operation, Problem, Reply
+
+_AT_ONCE = 200
+"""So many deleted originals are removed before a commit is answered; more are the clerk's."""
+
+NUMBER = "[1-9][0-9]{0,15}"
+_CONFLICT = Answer(
+    "Others changed these records meanwhile: nothing happened, and the session stays open.", Problem, "application/problem+json"
+)
+
+
+class Committing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which session (none: the default session), and what it is about."""
+
+    session: str = ""
+    message: str = ""
+
+
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many, before which; or only those that made the record of one image what it is."""
+
+    most: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
+    before: Annotated[int, msgspec.Meta(ge=0)] = 0
+    of: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
+
+
+def operations(opening: Opening) -> tuple[Operation, ...]:
+    """The rows of this page of the table."""
+    return (
+        Operation(
+            name="commit",
+            method="POST",
+            path="/admin/commit",
+            scope="commit",
+            what="Make all of a session live, at one moment and for good.",
+            call=lambda asked: _commit(opening.get(), asked),
+            query=Committing,
+            answers={
+                201: Answer("It is committed; asked again, the answer is the same commit.", models.Commit),
+                200: Answer("There was nothing to commit.", models.Commit),
+                404: Answer("No such session is open.", Problem, "application/problem+json"),
+                409: _CONFLICT,
+            },
+        ),
+        Operation(
+            name="commits",
+            method="GET",
+            path="/admin/commits",
+            scope="any",
+            what="The newest commits.",
+            call=lambda asked: _log(opening.get().words, asked.query),
+            query=Page,
+            answers={200: Answer("Some of them.", models.Commits)},
+            writes=False,
+        ),
+        Operation(
+            name="show_commit",
+            method="GET",
+            path="/admin/commits/{n}",
+            scope="any",
+            what="A commit by its number.",
+            call=lambda asked: Reply(models.commit(opening.get().words.commits.find(int(asked.path["n"])))),
+            parts={"n": NUMBER},
+            answers={200: Answer("The commit.", models.Commit), 404: Answer("No such commit.", Problem, "application/problem+json")},
+            writes=False,
+        ),
+        Operation(
+            name="revert",
+            method="POST",
+            path="/admin/commits/{n}/revert",
+            scope="commit",
+            what="Go back on a commit, by a new one.",
+            call=lambda asked: _revert(opening.get(), asked),
+            parts={"n": NUMBER},
+            answers={
+                201: Answer("The new commit.", models.Commit),
+                200: Answer("There was nothing to go back on.", models.Commit),
+                404: Answer("No such commit.", Problem, "application/problem+json"),
+                409: _CONFLICT,
+            },
+        ),
+    )
+
+
+def _commit(office: Office, asked: Asked[Any]) -> Reply:
+    words = office.words
+    try:
+        session = words.sessions.find(asked.query.session).id
+    except NoSession:
+        if words.commits.of_session(asked.query.session) is None:
+            raise
+        session = asked.query.session
+    return _made(words, session, asked.author, asked.query.message)
+
+
+def _revert(office: Office, asked: Asked[Any]) -> Reply:
+    n = int(asked.path["n"])
+    session = office.words.commits.revert(n, office.words.sessions, asked.author)
+    return _made(office.words, session.id, asked.author, f"Revert commit {n}")
+
+
+def _made(words: Words, session: str, author: str, message: str) -> Reply:
+    made = words.commits.commit(session, author, message)
+    if made is None:
+        return Reply(models.commit(None), audit={"session": session})
+    _let_go(words)
+    return Reply(models.commit(made), 201, audit={"session": session, "commit": made.n, "changes": made.changes})
+
+
+def _let_go(words: Words) -> None:
+    """Remove deleted originals, if they are few; what cannot be done now is done later, and the commit stands."""
+    try:
+        if 0 < words.farewell.waiting() <= _AT_ONCE:
+            words.farewell.say()
+    except Error as error:
+        observe.event("deleted originals are not removed yet", {"why": str(error)}, level="warning")
+
+
+def _log(words: Words, page: Page) -> Reply:
+    if page.of:
+        if words.sessions.read(page.of) is None:
+            raise Missing("no record of that hash")
+        return Reply(models.Commits(commits=[models.commit(entry) for entry, _ in words.commits.history(page.of, page.most)]))
+    found = words.commits.log(page.before or None, page.most)
+    before = found[-1].n if len(found) == page.most and found[-1].n > 1 else 0
+    return Reply(models.Commits(commits=[models.commit(one) for one in found], before=before))

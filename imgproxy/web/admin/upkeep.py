@@ -1,0 +1,133 @@
+"""Upkeep: records and originals compared, originals hashed again, snapshots, and the proof that all could be restored."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from imgproxy.meta import restoring
+from imgproxy.meta.sync import Difference, Repairs, Sync, Tally, orphans
+from imgproxy.meta.verify import Verify
+from imgproxy.web.admin import models
+from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.operation import Answer, Asked, Operation, Reply
+
+_TOLD = 1_000
+_DIFFERENCES = ("lost", "stray", "odd")
+
+
+class Syncing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether to repair: delete records whose original is gone, and adopt originals without a record, or delete these.
+
+    What is younger than `grace` seconds is spared.
+    """
+
+    repair: bool = False
+    delete_strays: bool = False
+    grace: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 86_400.0
+
+
+class Verifying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many originals (0: all that are left), and at most how many megabytes a second (0: as fast as it goes)."""
+
+    most: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
+    pace: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 20.0
+
+
+def operations(opening: Opening) -> tuple[Operation, ...]:
+    """The rows of this page of the table."""
+    return (
+        Operation(
+            name="sync",
+            method="POST",
+            path="/admin/sync",
+            scope="sync",
+            what="Compare the records with the originals, and tell or mend what differs.",
+            call=lambda asked: _sync(opening.get(), asked.query),
+            query=Syncing,
+            answers={200: Answer("What was found, and done.", models.Synced)},
+        ),
+        Operation(
+            name="verify",
+            method="POST",
+            path="/admin/verify",
+            scope="sync",
+            what="Hash the originals again, going on where the last run stopped, and put away what does not match its name.",
+            call=lambda asked: _verify(opening.get(), asked.query),
+            query=Verifying,
+            answers={200: Answer("How far it came.", models.Verified)},
+        ),
+        Operation(
+            name="snapshot",
+            method="POST",
+            path="/admin/snapshot",
+            scope="sync",
+            what="Write the whole database into the store, so that a restore is quicker.",
+            call=lambda _: _snapshot(opening.get()),
+            answers={200: Answer("It is written.", models.Snapshot)},
+        ),
+        Operation(
+            name="prove",
+            method="POST",
+            path="/admin/proof",
+            scope="sync",
+            what="Restore the database from the store beside the live one, and compare them.",
+            call=lambda asked: _prove(opening.get(), asked),
+            answers={200: Answer("What came of it.", models.Proof)},
+            writes=False,
+        ),
+    )
+
+
+def _sync(office: Office, asked: Syncing) -> Reply:
+    words, found = office.words, list[models.Found]()
+    stray: Literal["delete", "adopt"] = "delete" if asked.delete_strays else "adopt"
+    repairs = Repairs(lost=True, stray=stray, facts=office.uploads.described) if asked.repair else Repairs()
+
+    def told(one: Difference) -> None:
+        if len(found) < _TOLD:
+            found.append(models.Found(kind=one.kind, key=one.key))
+
+    tally = Sync(words.chain, words.commits, office.base, grace=asked.grace).run(repairs, told)
+    alone = _orphans(office, found, repair=asked.repair)
+    if asked.repair:
+        words.farewell.say()
+    numbers = {**tally.numbers, "orphan": alone}
+    return Reply(models.Synced(found=found, numbers=numbers, agree=not _differs(tally)), audit={"repair": asked.repair, **numbers})
+
+
+def _differs(tally: Tally) -> bool:
+    return any(tally[kind] for kind in _DIFFERENCES)
+
+
+def _orphans(office: Office, found: list[models.Found], *, repair: bool) -> int:
+    """Renditions in the store that have no original."""
+    count = 0
+    for key in orphans(office.base, office.derived) if office.derived is not None else ():
+        count += 1
+        if len(found) < _TOLD:
+            found.append(models.Found(kind="orphan", key=key))
+        if repair and office.derived is not None:
+            office.derived.delete(key)
+    return count
+
+
+def _verify(office: Office, asked: Verifying) -> Reply:
+    words = office.words
+    done = Verify(words.chain, office.base, words.commits.catch_up, pace=asked.pace * 1e6).run(most=asked.most or None)
+    shown = models.Verified(originals=done.originals, bytes=done.bytes, quarantined=list(done.quarantined), whole=done.whole)
+    return Reply(shown, audit={"originals": done.originals, "quarantined": len(done.quarantined)})
+
+
+def _snapshot(office: Office) -> Reply:
+    n = office.words.snapshots.take()
+    return Reply(models.Snapshot(n=n), audit={"commit": n})
+
+
+def _prove(office: Office, _: Asked[Any]) -> Reply:
+    database = office.words.database
+    proof = restoring.check(database, office.words.chain.store, database.path.with_name(f"proof-{token_hex(4)}.db"))
+    broken = list(proof.restored.broken)
+    return Reply(models.Proof(n=proof.restored.n, records=proof.records, broken=broken, differences=list(proof.differences)))
