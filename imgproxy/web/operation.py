@@ -193,7 +193,7 @@ def _asked(
     if operation.body is None:
         return Asked(who, parts, query, None, headers, media), None
     upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, JSON_BYTES)
-    if media not in upload.media:
+    if "*/*" not in upload.media and media not in upload.media:
         raise errors.WrongType(f"expected {' or '.join(filter(None, upload.media))}")
     body = Body(req.env, upload.most, seconds)
     if upload is operation.body:
