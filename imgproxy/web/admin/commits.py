@@ -11,15 +11,13 @@ from imgproxy.errors import Error, Missing, NoSession
 from imgproxy.meta.repository import Words
 from imgproxy.web.admin import models
 from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.operation import Answer, Asked, Operation, Problem, Reply
+from imgproxy.web.operation import PROBLEM, Answer, Asked, Operation, Problem, Reply
 
 _AT_ONCE = 200
 """So many deleted originals are removed before a commit is answered; more are the clerk's."""
 
 NUMBER = "[1-9][0-9]{0,15}"
-_CONFLICT = Answer(
-    "Others changed these records meanwhile: nothing happened, and the session stays open.", Problem, "application/problem+json"
-)
+_CONFLICT = Answer("Others changed these records meanwhile: nothing happened, and the session stays open.", Problem, PROBLEM)
 
 
 class Committing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +49,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             answers={
                 201: Answer("It is committed; asked again, the answer is the same commit.", models.Commit),
                 200: Answer("There was nothing to commit.", models.Commit),
-                404: Answer("No such session is open.", Problem, "application/problem+json"),
+                404: Answer("No such session is open.", Problem, PROBLEM),
                 409: _CONFLICT,
             },
         ),
@@ -63,7 +61,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             what="The newest commits.",
             call=lambda asked: _log(opening.get().words, asked.query),
             query=Page,
-            answers={200: Answer("Some of them.", models.Commits)},
+            answers={200: Answer("Some of them.", models.Commits), 404: Answer("No record of that hash.", Problem, PROBLEM)},
             writes=False,
         ),
         Operation(
@@ -74,7 +72,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             what="A commit by its number.",
             call=lambda asked: Reply(models.commit(opening.get().words.commits.find(int(asked.path["n"])))),
             parts={"n": NUMBER},
-            answers={200: Answer("The commit.", models.Commit), 404: Answer("No such commit.", Problem, "application/problem+json")},
+            answers={200: Answer("The commit.", models.Commit), 404: Answer("No such commit.", Problem, PROBLEM)},
             writes=False,
         ),
         Operation(
@@ -88,7 +86,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             answers={
                 201: Answer("The new commit.", models.Commit),
                 200: Answer("There was nothing to go back on.", models.Commit),
-                404: Answer("No such commit.", Problem, "application/problem+json"),
+                404: Answer("No such commit.", Problem, PROBLEM),
                 409: _CONFLICT,
             },
         ),

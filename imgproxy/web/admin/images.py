@@ -15,14 +15,14 @@ from imgproxy.meta.record import Record, edited, state
 from imgproxy.web.admin import models
 from imgproxy.web.admin.finding import find, inside
 from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.operation import JSON, Answer, Asked, Operation, Problem, Reply
+from imgproxy.web.admin.sessions import CLOSED
+from imgproxy.web.operation import JSON, PROBLEM, Answer, Asked, Operation, Problem, Reply
 
 HASH = "[0-9a-f]{64}"
 ETAG = {"ETag": "The version of the record, for If-Match."}
 IF_MATCH = {"If-Match": "The ETag, or the version in quotes, of the record that this is meant for."}
-NO_RECORD = Answer("No such record, or no such session.", Problem, "application/problem+json")
-_CHANGED = Answer("The record is no longer the one that If-Match means.", Problem, "application/problem+json")
-_CLOSED = Answer("The session takes no more changes.", Problem, "application/problem+json")
+NO_RECORD = Answer("No such record, or no such session.", Problem, PROBLEM)
+_CHANGED = Answer("The record is no longer the one that If-Match means.", Problem, PROBLEM)
 _MERGE = "application/merge-patch+json"
 
 Most = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
@@ -86,7 +86,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             what="The images that something is said of, newest first, page by page.",
             call=lambda asked: _search(opening.get(), asked.query),
             query=Wanted,
-            answers={200: Answer("A page of them.", models.Images), 404: NO_RECORD},
+            answers={200: Answer("A page of them.", models.Images), 404: NO_RECORD, 409: CLOSED},
             writes=False,
         ),
         Operation(
@@ -98,7 +98,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             call=lambda asked: _show(opening.get(), asked),
             parts={"hash": HASH},
             query=InSession,
-            answers={200: Answer("The record.", models.Image, headers=ETAG), 404: NO_RECORD},
+            answers={200: Answer("The record.", models.Image, headers=ETAG), 404: NO_RECORD, 409: CLOSED},
             writes=False,
         ),
         Operation(
@@ -116,7 +116,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             answers={
                 200: Answer("The record as the session shows it.", models.Image, headers=ETAG),
                 404: NO_RECORD,
-                409: _CLOSED,
+                409: CLOSED,
                 412: _CHANGED,
             },
         ),
@@ -130,7 +130,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             parts={"hash": HASH},
             query=InSession,
             headers=IF_MATCH,
-            answers={204: Answer("It is deleted in the session."), 404: NO_RECORD, 409: _CLOSED, 412: _CHANGED},
+            answers={204: Answer("It is deleted in the session."), 404: NO_RECORD, 409: CLOSED, 412: _CHANGED},
         ),
     )
 

@@ -10,11 +10,11 @@ import msgspec
 from imgproxy.web.admin import models
 from imgproxy.web.admin.finding import find
 from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.operation import Answer, Asked, Operation, Problem, Reply
+from imgproxy.web.operation import PROBLEM, Answer, Asked, Operation, Problem, Reply
 
 SESSION = "[^/]{1,100}"
-NO_SESSION = Answer("No such session is open.", Problem, "application/problem+json")
-CLOSED = Answer("The session was committed, or is just being committed.", Problem, "application/problem+json")
+NO_SESSION = Answer("No such session is open.", Problem, PROBLEM)
+CLOSED = Answer("The session was committed, or is just being committed.", Problem, PROBLEM)
 
 
 class Open(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

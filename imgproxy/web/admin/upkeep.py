@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from imgproxy.errors import BadRecord
 from imgproxy.meta import restoring
 from imgproxy.meta.sync import Difference, Repairs, Sync, Tally, orphans
 from imgproxy.meta.verify import Verify
@@ -15,6 +16,7 @@ from imgproxy.web.admin.office import Office, Opening
 from imgproxy.web.operation import Answer, Asked, Operation, Reply
 
 _TOLD = 1_000
+_SLOWEST = 0.001
 _DIFFERENCES = ("lost", "stray", "odd")
 
 
@@ -116,6 +118,8 @@ def _orphans(office: Office, found: list[models.Found], *, repair: bool) -> int:
 
 def _verify(office: Office, asked: Verifying) -> Reply:
     words = office.words
+    if 0 < asked.pace < _SLOWEST:
+        raise BadRecord("pace", f"is neither 0 nor at least {_SLOWEST}")
     done = Verify(words.chain, office.base, words.commits.catch_up, pace=asked.pace * 1e6).run(most=asked.most or None)
     shown = models.Verified(originals=done.originals, bytes=done.bytes, quarantined=list(done.quarantined), whole=done.whole)
     return Reply(shown, audit={"originals": done.originals, "quarantined": len(done.quarantined)})
