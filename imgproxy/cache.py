@@ -90,6 +90,21 @@ class Cache:
             except StoreTrouble:
                 continue
 
+    def drop(self, key: str) -> bool:
+        """Remove one key from every tier, the farthest first, so that none learns it again from another; whether any had it.
+
+        Raise what the last tier in trouble could not do, when the others are done.
+        """
+        was_there, trouble = False, None
+        for tier in reversed(self._tiers):
+            try:
+                was_there |= tier.store.delete(key)
+            except StoreTrouble as error:
+                trouble = error
+        if trouble is not None:
+            raise trouble
+        return was_there
+
     def _found(self, key: str, tiers: Sequence[Tier]) -> Found | None:
         troubles: list[str] = []
         for place, tier in enumerate(tiers):

@@ -53,6 +53,9 @@ NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN, "IMG_SERVER", "IMG_TOKE
 
 _LONGEST_SOCKET = 107
 
+PRESETS = {"thumbnail": "-256x256.webp", "full-size": "-full.jpg"}
+"""What these mean where the settings do not say it; the policy `listed` allows none of them then."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=1024)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=2**40)]
 
@@ -183,6 +186,11 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     settings = Settings(**values, limits=limits, origins=MappingProxyType(origins))
     _agree(settings)
     return msgspec.structs.replace(settings, warnings=(*_strange(environ), *_idle(settings)))
+
+
+def presets_of(settings: Settings) -> dict[str, str]:
+    """The presets by their names, with those that the versioned interface cannot do without."""
+    return {**PRESETS, **settings.presets}
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str]]:

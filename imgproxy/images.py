@@ -167,6 +167,10 @@ class Images:
         self._originals.forget(hash)
         self._cache.forget(f"{hash}-")
 
+    def unmake(self, name: Derived) -> bool:
+        """Let every tier forget a rendition, which is made again when somebody asks for it; whether any had it."""
+        return self._cache.drop(str(name))
+
     def _original(self, name: Base, deadline: float) -> Image:
         blob = self._originals.at_once(name.hash)
         if blob is None:

@@ -176,7 +176,8 @@ def tokens_of(settings: Settings, environ: Mapping[str, str]) -> TokenFile:
 def _office(settings: Settings, desk: Desk) -> Office:
     house = desk.house
     keyring = Keyring(settings.keys) if settings.originals == "signed" else None
-    urls = Urls("/", keyring, settings.presets)
+    presets = config.presets_of(settings)
+    urls = Urls("/", keyring, presets)
     terms = SpoolTerms(
         settings.limits.file_bytes, settings.uploads, settings.uploads_waiting, settings.uploads_kept, patience=settings.patience
     )
@@ -189,7 +190,8 @@ def _office(settings: Settings, desk: Desk) -> Office:
         base=house.base,
         derived=derived_of(house),
         urls=urls,
-        presets=settings.presets,
+        presets=presets,
+        policy=house.guards.policy,
         inbox=Inbox(settings.data / "spool", settings.limits.file_bytes),
         partial=partial,
         jobs=desk.jobs,

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from imgproxy import observe
-from imgproxy.config import Settings
+from imgproxy.config import Settings, presets_of
 from imgproxy.errors import BadAddress, BadSettings
 from imgproxy.images import Images
 from imgproxy.meta.repository import Words
@@ -73,7 +73,7 @@ class Bench:
             far=parts.far,
             window=self._window(),
             spool=spool,
-            presets=settings.presets,
+            presets=presets_of(settings),
             hands=settings.renderers or os.cpu_count() or 1,
             kept=settings.tasks_kept,
         )
@@ -89,12 +89,12 @@ class Bench:
         terms = Terms(threads, self._settings.task_tries, deliveries=self._settings.callback_tries, key=key)
         return Worker(ledger, queue, life, self.shop, terms, _told, observe.surprised)
 
-    def _missing(self, suffixes: tuple[str, ...], presets: tuple[str, ...], query: Mapping[str, object]) -> Iterator[str]:
+    def _missing(self, suffixes: tuple[str, ...], presets: tuple[str, ...], query: Mapping[str, object], after: str) -> Iterator[str]:
         from imgproxy.jobs import suffixes_of
         from imgproxy.jobs.missing import missing
 
-        wanted = suffixes_of(suffixes, presets, self._settings.presets)
-        return missing(self._parts.words, self._parts.renditions, wanted, query)
+        wanted = suffixes_of(suffixes, presets, presets_of(self._settings))
+        return missing(self._parts.words, self._parts.renditions, wanted, query, after)
 
     def close(self) -> None:
         """Let go of what was needed."""

@@ -245,3 +245,22 @@ def test_forgetting_takes_what_was_made_of_one_original_and_nothing_else(tmp_pat
             store.put(key, io.BytesIO(b"x"))
     cache(tmp_path, near, Broken(), far).forget("a-")
     assert [item.key for item in near.list()] == [item.key for item in far.list()] == ["ab-1x1.jpg"]
+
+
+def test_a_key_that_is_dropped_is_in_no_tier_and_is_made_again(tmp_path: Path) -> None:
+    near, far, kitchen = MemoryStore(), MemoryStore(), Kitchen()
+    tiers = cache(tmp_path, near, far)
+    tiers.fetch(kitchen.recipe()).blob.close()
+    tiers.fetch(kitchen.recipe(f"{KEY}x")).blob.close()
+    assert (tiers.drop(KEY), tiers.drop(KEY)) == (True, False)
+    assert (near.head(KEY), far.head(KEY)) == (None, None)
+    assert tiers.find(f"{KEY}x") is not None
+    assert tiers.fetch(kitchen.recipe()).origin == "render"
+
+
+def test_a_drop_that_one_tier_cannot_do_is_told_when_the_others_are_done(tmp_path: Path) -> None:
+    far = MemoryStore()
+    far.put(KEY, io.BytesIO(b"old"))
+    with pytest.raises(StoreDown):
+        cache(tmp_path, Broken(), far).drop(KEY)
+    assert far.head(KEY) is None

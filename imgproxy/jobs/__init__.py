@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
@@ -39,7 +39,7 @@ _PRIVATE = ("key", "number", "node", "holder", "due", "ended")
 
 Check = Callable[[Order, str], Order]
 """The order as it is to be kept, if it and the URL of its callback make sense; raises if not."""
-Missing = Callable[[tuple[str, ...], tuple[str, ...], Mapping[str, Any]], Iterator[str]]
+Missing = Callable[[tuple[str, ...], tuple[str, ...], Mapping[str, Any], str], Iterator[str]]
 
 
 class Jobs:
@@ -49,8 +49,14 @@ class Jobs:
         self.ledger = ledger
         self.queue = queue
         self._check = check
-        self.missing = missing
-        """Names of renditions with these suffixes and presets, of what a query finds (of all, if it is empty), that no listing has."""
+        self._missing = missing
+
+    def missing(self, suffixes: Sequence[str], presets: Sequence[str], query: Mapping[str, Any], after: str = "") -> Iterator[str]:
+        """Names of renditions with these suffixes and presets, of what a query finds (of all, if it is empty), that no listing has.
+
+        Those of all come in order, from behind the name `after` on.
+        """
+        return self._missing(tuple(suffixes), tuple(presets), query, after)
 
     def submit(self, order: Order, *, callback: str = "", author: str = "") -> Task:
         """Order work; the same that is waiting or under way is not ordered twice. An answered order is never lost."""

@@ -11,18 +11,26 @@ from imgproxy.meta.repository import Words
 from imgproxy.stores import Store
 
 _PAGE = 500
+_HASH = 64
 
 
-def missing(words: Words, renditions: Store, suffixes: tuple[str, ...], query: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """The names of renditions with these suffixes, of all committed records or of those that a search finds, that the store has not."""
+def missing(
+    words: Words, renditions: Store, suffixes: tuple[str, ...], query: Mapping[str, Any] | None = None, after: str = ""
+) -> Iterator[str]:
+    """The names of renditions with these suffixes, of all committed records or of those that a search finds, that the store has not.
+
+    Of all records they come in order, from behind the name `after` on.
+    """
     if query:
         for hash in hashes(words, query):
             yield from (name for name in named(hash, suffixes) if renditions.head(name) is None)
         return
-    listed = (item.key for item in renditions.list())
+    listed = (item.key for item in renditions.list(after=after))
     key = next(listed, None)
-    for hash in words.sessions.hashes():
+    for hash in words.sessions.hashes(after[:_HASH]):
         for name in named(hash, suffixes):
+            if name <= after:
+                continue
             while key is not None and key < name:
                 key = next(listed, None)
             if key != name:

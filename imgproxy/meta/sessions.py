@@ -134,12 +134,13 @@ class Sessions:
         with self._database.reading() as db:
             return _live(db, hash) if session is None else _seen(db, session, hash)
 
-    def hashes(self) -> Iterator[str]:
-        """The hashes of all live records, in order; read some thousands at a time."""
-        last = b""
+    def hashes(self, first: str = "") -> Iterator[str]:
+        """The hashes of all live records, in order, from that one on; read some thousands at a time."""
+        last, beyond = binary(first) if first else b"", ">="
         while True:
             with self._database.reading() as db:
-                rows = db.execute("SELECT hash FROM records WHERE hash > ? ORDER BY hash LIMIT ?", (last, _HASHES)).fetchall()
+                rows = db.execute(f"SELECT hash FROM records WHERE hash {beyond} ? ORDER BY hash LIMIT ?", (last, _HASHES)).fetchall()
+            beyond = ">"
             for (last,) in rows:
                 yield last.hex()
             if len(rows) < _HASHES:

@@ -17,6 +17,8 @@ from imgproxy.web.operation import COMMON, JSON, NEEDING_A_TOKEN, PROBLEM, Answe
 _PART = re.compile(r"\{(\w+)\}")
 _SCHEMAS = "#/components/schemas/"
 _OF_BODIES = (408, 413, 415)
+_BY_THE_SERVER = {414: "The request line is too long.", 431: "The headers are too long, or too many."}
+"""What the server refuses by itself, before any operation is looked for, with a few words of HTML."""
 _NOT_HERE = Answer("Nothing of that name is here.")
 
 
@@ -81,7 +83,8 @@ def _operation(one: Operation, schemas: _Schemas) -> dict[str, Any]:
         "tags": [" ".join(one.path.split("/")[1:3])],
         "summary": one.what,
         "parameters": [*_parts(one), *_query(one, schemas), *_headers(one)],
-        "responses": {str(status): _response(status, answer, schemas) for status, answer in answers_of(one).items()},
+        "responses": {str(status): _response(status, answer, schemas) for status, answer in answers_of(one).items()}
+        | {str(status): {"description": what} for status, what in _BY_THE_SERVER.items()},
         "security": [] if one.scope is None else [{"token": []}],
     }
     if one.scope is not None:
@@ -112,7 +115,7 @@ def _headers(one: Operation) -> Iterator[dict[str, Any]]:
 
 def _body(one: Operation, schemas: _Schemas) -> dict[str, Any]:
     if isinstance(one.body, Upload):
-        return {"required": True, "content": {media: {} for media in one.body.media}}
+        return {"required": "" not in one.body.media, "content": {media: {} for media in one.body.media if media}}
     return {"required": True, "content": {media: {"schema": schemas.of(one.body)} for media in one.media}}
 
 

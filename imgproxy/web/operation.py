@@ -172,6 +172,8 @@ class _Resource:
     def __init__(self, methods: Mapping[str, Operation], answer: Callable[..., None]) -> None:
         for method, operation in methods.items():
             setattr(self, f"on_{method.lower()}", _responder(operation, answer))
+        if "GET" in methods and "HEAD" not in methods:
+            self.on_head = _responder(methods["GET"], answer)  # the same, whose body is not sent
 
 
 def _responder(operation: Operation, answer: Callable[..., None]) -> Callable[..., None]:

@@ -56,8 +56,6 @@ PROBLEMS: dict[type[errors.Error], Problem] = {
     errors.Damaged: Problem(falcon.HTTP_422, "Damaged original", 60),
     errors.TooMuch: Problem(falcon.HTTP_422, "Beyond a limit", 60),
     errors.Impossible: Problem(falcon.HTTP_422, "Not in this original", 60),
-    errors.BadRecord: Problem(falcon.HTTP_422, "A field is wrong", 60),
-    errors.WordsLost: Problem(falcon.HTTP_503, "Words not here", 1),
     errors.Busy: Problem(falcon.HTTP_503, "Busy", 1),
     errors.RendererLost: Problem(falcon.HTTP_503, "Renderer lost", 1),
     errors.StoreLied: Problem(falcon.HTTP_502, "Store answered nonsense", 1),

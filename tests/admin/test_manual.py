@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from imgproxy.web import admin
 from imgproxy.web.late import Late
 from imgproxy.web.openapi import answers_of
-from imgproxy.web.operation import Upload
+from imgproxy.web.operation import Operation, Upload
 from tests.serving import Server, serving
 
 
@@ -45,12 +45,12 @@ def test_a_document_says_of_each_operation_what_it_takes_and_what_it_answers(ser
     for one in OPERATIONS:
         said = document["paths"][one.path][one.method.lower()]
         assert said["security"] == ([] if one.scope is None else [{"token": []}])
-        assert set(said["responses"]) == {str(status) for status in answers_of(one)}
+        assert set(said["responses"]) == {str(status) for status in (*answers_of(one), 414, 431)}
         assert ("requestBody" in said) == (one.body is not None)
         named = {parameter["name"] for parameter in said["parameters"]}
         assert named == {*one.parts, *one.headers, *one.query.__struct_fields__}
         if isinstance(one.body, Upload):
-            assert set(said["requestBody"]["content"]) == set(one.body.media)
+            assert set(said["requestBody"]["content"]) == set(one.body.media) - {""}
 
 
 def test_every_reference_in_a_document_leads_somewhere(server: Server) -> None:
@@ -98,3 +98,25 @@ def test_the_page_is_whole_and_needs_neither_script_nor_another_server(server: S
     for one in OPERATIONS:
         assert f"<code>{one.path}</code>" in text
     assert "//" not in re.sub(r"https?://(?:127[.]0[.]0[.]1|example[.]org)", "", text)
+
+
+NEEDING = [one for one in OPERATIONS if one.scope is not None]
+
+
+@pytest.mark.parametrize("operation", NEEDING, ids=lambda operation: operation.name)
+def test_an_operation_that_needs_a_token_tells_nothing_to_who_has_none(server: Server, operation: Operation) -> None:
+    path = re.sub(r"{\w+}", "0", operation.path)
+    answers = [server.ask(operation.method, path, token=""), server.ask(operation.method, path, token="", Authorization="Basic eDp5")]
+    assert answers[0].status == 401
+    assert answers[1].status in (401, 429)
+    for answer in answers:
+        assert answer.headers["cache-control"] == "no-store"
+        assert operation.method == "HEAD" or set(answer.json) <= {"type", "title", "status", "detail"}
+
+
+@pytest.mark.parametrize("path", ["/admin/status", "/admin/docs", "/v1/images", f"/v1/images/{'0' * 64}/metadata"])
+def test_head_says_what_get_would(server: Server, path: str) -> None:
+    get, head = server.ask("GET", path), server.ask("HEAD", path)
+    assert (head.status, head.body) == (get.status, b"")
+    for name in ("content-type", "content-length", "cache-control"):
+        assert head.headers[name] == get.headers[name]

@@ -9,6 +9,8 @@ upkeep.py     sync, verify, snapshots
 tus.py        uploads that may be interrupted
 tasks.py      fetches, renditions made ahead, and how it goes with them
 manual.py     the table itself, for programs and for people
+
+The versioned interface (`web/v1`) stands in the same table.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import falcon
 
 from imgproxy import errors
+from imgproxy.web import v1
 from imgproxy.web.admin import commits, images, manual, receiving, sessions, status, tasks, tus, upkeep
 from imgproxy.web.admin.office import Opening
 from imgproxy.web.body import SECONDS
@@ -30,7 +33,7 @@ PAGES = (status, receiving, tus, images, sessions, commits, upkeep, tasks)
 
 def table(opening: Opening) -> tuple[Operation, ...]:
     """Every operation of these doors."""
-    rows = tuple(operation for page in PAGES for operation in page.operations(opening))
+    rows = tuple(operation for page in (*PAGES, *v1.PAGES) for operation in page.operations(opening))
     return rows + manual.operations(rows)
 
 

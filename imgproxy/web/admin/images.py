@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,7 +25,9 @@ NO_RECORD = Answer("No such record, or no such session.", Problem, PROBLEM)
 _CHANGED = Answer("The record is no longer the one that If-Match means.", Problem, PROBLEM)
 _MERGE = "application/merge-patch+json"
 
+MOST = 2**53
 Most = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+Side = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 
 
 class InSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,29 +36,39 @@ class InSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session: str = ""
 
 
-class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is looked for, all of it at once; and how much of it: `most`, from `cursor` on, live or as a session shows it.
-
-    `like` is a hash, and finds what looks like that image; only `most` and `session` go with it.
-    """
+class Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is looked for, all of it at once; what is left as it is asks for nothing."""
 
     words: str = ""
     tags: list[str] = []
     taken_from: str = ""
     taken_to: str = ""
     type: str = ""
-    orientation: str = ""
-    min_width: int = 0
-    max_width: int = 2**53
-    min_height: int = 0
-    max_height: int = 2**53
-    min_bytes: int = 0
-    max_bytes: int = 2**53
+    orientation: Literal["", "landscape", "portrait", "square"] = ""
+    min_width: Side = 0
+    max_width: Side = MOST
+    min_height: Side = 0
+    max_height: Side = MOST
+    min_bytes: Side = 0
+    max_bytes: Side = MOST
     domain: str = ""
     dkey: str = ""
     md5: str = ""
-    order: str = "taken"
+    order: Literal["taken", "added"] = "taken"
     oldest: bool = False
+
+    def query(self) -> meta_query.Query:
+        """The same, checked, as a search wants it; further fields of a door's own form are not for the search."""
+        known = Filters.__struct_fields__
+        return meta_query.read({name: value for name, value in msgspec.to_builtins(self).items() if name in known})
+
+
+class Wanted(Filters, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is looked for, all of it at once; and how much of it: `most`, from `cursor` on, live or as a session shows it.
+
+    `like` is a hash, and finds what looks like that image; only `most` and `session` go with it.
+    """
+
     like: str = ""
     most: Most = 50
     cursor: str = ""
@@ -138,12 +150,9 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
 def _search(office: Office, wanted: Wanted) -> Reply:
     words = office.words
     session = inside(words, wanted.session)
-    said = msgspec.to_builtins(wanted)
-    if said.pop("like", ""):
+    if wanted.like:
         return Reply(_like(office, wanted))
-    for name in ("most", "cursor", "session"):
-        said.pop(name, None)
-    page = words.search.page(meta_query.read(said), most=wanted.most, cursor=wanted.cursor, session=session)
+    page = words.search.page(wanted.query(), most=wanted.most, cursor=wanted.cursor, session=session)
     shown = [models.image(record, office.urls) for record in page.records]
     return Reply(models.Images(images=shown, cursor=page.cursor, total=page.total, exact=page.exact, commit=page.moment))
 

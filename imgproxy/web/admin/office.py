@@ -9,6 +9,7 @@ from imgproxy.images import Images
 from imgproxy.jobs import Jobs
 from imgproxy.meta.repository import Words
 from imgproxy.resumable import Spool
+from imgproxy.security import Policy
 from imgproxy.stores import Store
 from imgproxy.uploads import Uploads
 from imgproxy.urls import Urls
@@ -31,6 +32,7 @@ class Office:
     derived: Store | None
     urls: Urls
     presets: Mapping[str, str]
+    policy: Policy
     inbox: Inbox
     partial: Spool
     jobs: Jobs

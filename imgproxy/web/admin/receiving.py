@@ -61,30 +61,33 @@ class Wish:
 
 def operations(opening: Opening) -> tuple[Operation, ...]:
     """The rows of this page of the table."""
-    return (
-        Operation(
-            name="upload",
-            method="POST",
-            path="/admin/images",
-            scope="upload",
-            what="Keep images: one as the body, or several as the files of a form; each gets a record in a session.",
-            call=lambda asked: _upload(opening.get(), asked),
-            query=Saying,
-            body=Upload((MULTIPART, *_RAW, *MEDIA_TYPES.values()), FORM_BYTES),
-            headers={
-                "Repr-Digest": "The SHA-256 of the image that is the body, as `sha-256=:base64:`; what does not match is refused.",
-                "Content-Digest": "The same.",
-                "Content-Disposition": "Its file name, as `attachment; filename=a.jpg`.",
-            },
-            answers={
-                201: Answer("It is kept; or of several, all are, and at least one was not before.", models.Uploaded | list[models.Outcome]),
-                200: Answer("It was kept already; or all of several.", models.Uploaded | list[models.Outcome]),
-                207: Answer("Of several at least one is refused; each tells what became of it.", list[models.Outcome]),
-                404: NO_SESSION,
-                409: CLOSED,
-                507: Answer("There is no room for it.", Problem, PROBLEM),
-            },
-        ),
+    return (uploading(opening, "upload", "/admin/images"),)
+
+
+def uploading(opening: Opening, name: str, path: str) -> Operation:
+    """The row for uploads at a path."""
+    return Operation(
+        name=name,
+        method="POST",
+        path=path,
+        scope="upload",
+        what="Keep images: one as the body, or several as the files of a form; each gets a record in a session.",
+        call=lambda asked: _upload(opening.get(), asked),
+        query=Saying,
+        body=Upload((MULTIPART, *_RAW, *MEDIA_TYPES.values()), FORM_BYTES),
+        headers={
+            "Repr-Digest": "The SHA-256 of the image that is the body, as `sha-256=:base64:`; what does not match is refused.",
+            "Content-Digest": "The same.",
+            "Content-Disposition": "Its file name, as `attachment; filename=a.jpg`.",
+        },
+        answers={
+            201: Answer("It is kept; or of several, all are, and at least one was not before.", models.Uploaded | list[models.Outcome]),
+            200: Answer("It was kept already; or all of several.", models.Uploaded | list[models.Outcome]),
+            207: Answer("Of several at least one is refused; each tells what became of it.", list[models.Outcome]),
+            404: NO_SESSION,
+            409: CLOSED,
+            507: Answer("There is no room for it.", Problem, PROBLEM),
+        },
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import dropwhile, islice
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -98,7 +98,7 @@ class Wanting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suffix: list[str] = []
     preset: list[str] = []
     most: Most = 100
-    after: str = ""
+    after: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64}.*)?$")] = ""
 
 
 def shown_task(task: Task) -> TaskShown:
@@ -152,8 +152,8 @@ def _ordering(opening: Opening) -> tuple[Operation, ...]:
 def _missing(opening: Opening) -> tuple[Operation, ...]:
     def names(asked: Asked[Any]) -> Reply:
         said = asked.query
-        found = opening.get().jobs.missing(tuple(said.suffix), tuple(said.preset), {})
-        some = list(islice(dropwhile(lambda name: name <= said.after, found), said.most + 1))
+        found = opening.get().jobs.missing(said.suffix, said.preset, {}, said.after)
+        some = list(islice(found, said.most + 1))
         return Reply(Names(some[: said.most], len(some) > said.most))
 
     def make(asked: Asked[DeriveWanted]) -> Reply:
