@@ -256,6 +256,31 @@ def test_commits_are_listed_and_gone_back_on(server: Server) -> None:
     assert server.ask("GET", "/admin/commits/999999").status == 404
 
 
+def test_who_does_not_wait_is_told_of_a_task(tmp_path: Path) -> None:
+    with serving(tmp_path, IMG_JOB_WORKERS="1", IMG_PRESETS="thumb=-20x.webp") as server:
+        session = opened(server)
+        hash = uploaded(server, session, hints="thumb")
+        task = server.ask("POST", f"/admin/commit?session={session}&wait=false&message=Later")
+        assert task.status == 202
+        done = ended(server, task.headers["location"])
+        n = server.ask("GET", f"/admin/images/{hash}").json["version"]
+        assert (done["state"], done["result"]["n"]) == ("succeeded", n)
+        assert server.ask("GET", f"/admin/commits/{n}").json["message"] == "Later"
+        for path in ("/admin/sync?wait=false", "/admin/verify?wait=false&pace=0"):
+            assert ended(server, server.ask("POST", path).headers["location"])["state"] == "succeeded"
+        (derived,) = server.ask("GET", "/admin/tasks?kind=derive").json["tasks"]
+        assert ended(server, f"/admin/tasks/{derived['id']}")["state"] == "succeeded"
+        assert server.get(f"/{hash}-20x.webp").tier == "disk"
+
+
+def ended(server: Server, location: str) -> dict[str, Any]:
+    """A task when it is finished."""
+    deadline = time.monotonic() + 90
+    while (found := server.ask("GET", location).json)["state"] == "created":
+        assert time.monotonic() < deadline
+    return dict(found)
+
+
 def test_nothing_to_commit_is_said(server: Server) -> None:
     session = opened(server)
     answer = server.ask("POST", f"/admin/commit?session={session}")

@@ -8,9 +8,11 @@ import msgspec
 
 from imgproxy import observe
 from imgproxy.errors import Error, Missing, NoSession
+from imgproxy.jobs import orders
 from imgproxy.meta.repository import Words
 from imgproxy.web.admin import models
 from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.admin.tasks import ORDERED, accepted
 from imgproxy.web.operation import PROBLEM, Answer, Asked, Operation, Problem, Reply
 
 _AT_ONCE = 200
@@ -21,10 +23,11 @@ _CONFLICT = Answer("Others changed these records meanwhile: nothing happened, an
 
 
 class Committing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which session (none: the default session), and what it is about."""
+    """Which session (none: the default session), and what it is about; without `wait` it is a task."""
 
     session: str = ""
     message: str = ""
+    wait: bool = True
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +52,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             answers={
                 201: Answer("It is committed; asked again, the answer is the same commit.", models.Commit),
                 200: Answer("There was nothing to commit.", models.Commit),
+                202: ORDERED,
                 404: Answer("No such session is open.", Problem, PROBLEM),
                 409: _CONFLICT,
             },
@@ -101,6 +105,10 @@ def _commit(office: Office, asked: Asked[Any]) -> Reply:
         if words.commits.of_session(asked.query.session) is None:
             raise
         session = asked.query.session
+    if not asked.query.wait:
+        return accepted(
+            office.jobs.submit(orders.Commit(session=session, author=asked.author, message=asked.query.message), author=asked.author)
+        )
     return _made(words, session, asked.author, asked.query.message)
 
 

@@ -92,6 +92,9 @@ class Dead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cursor: str = ""
 
 
+ORDERED = Answer("It is ordered, or was already.", TaskShown, headers=_LOCATION)
+
+
 class Wanting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which renditions, and after which name."""
 
@@ -117,7 +120,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
 
 
 def _ordering(opening: Opening) -> tuple[Operation, ...]:
-    ordered = {202: Answer("It is ordered, or was already.", TaskShown, headers=_LOCATION)}
+    ordered = {202: ORDERED}
 
     def fetch(asked: Asked[FetchWanted]) -> Reply:
         return _ordered(opening, asked, Fetch(**_without(asked.body, "callback")), asked.body.callback)
@@ -179,7 +182,7 @@ def _missing(opening: Opening) -> tuple[Operation, ...]:
             what="Have those renditions made that are not there.",
             call=make,
             body=DeriveWanted,
-            answers={202: Answer("It is ordered, or was already.", TaskShown, headers=_LOCATION)},
+            answers={202: ORDERED},
         ),
     )
 

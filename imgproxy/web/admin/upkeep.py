@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from imgproxy.errors import BadRecord
+from imgproxy.jobs import orders
 from imgproxy.meta import restoring
 from imgproxy.meta.sync import Difference, Repairs, Sync, Tally, orphans
 from imgproxy.meta.verify import Verify
 from imgproxy.web.admin import models
 from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.admin.tasks import ORDERED, accepted
 from imgproxy.web.operation import Answer, Asked, Operation, Reply
 
 _TOLD = 1_000
@@ -23,19 +25,24 @@ _DIFFERENCES = ("lost", "stray", "odd")
 class Syncing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether to repair: delete records whose original is gone, and adopt originals without a record, or delete these.
 
-    What is younger than `grace` seconds is spared.
+    What is younger than `grace` seconds is spared. Without `wait` it is a task.
     """
 
     repair: bool = False
     delete_strays: bool = False
     grace: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 86_400.0
+    wait: bool = True
 
 
 class Verifying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many originals (0: all that are left), and at most how many megabytes a second (0: as fast as it goes)."""
+    """How many originals (0: all that are left), and at most how many megabytes a second (0: as fast as it goes).
+
+    Without `wait` it is a task.
+    """
 
     most: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     pace: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 20.0
+    wait: bool = True
 
 
 def operations(opening: Opening) -> tuple[Operation, ...]:
@@ -47,9 +54,9 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             path="/admin/sync",
             scope="sync",
             what="Compare the records with the originals, and tell or mend what differs.",
-            call=lambda asked: _sync(opening.get(), asked.query),
+            call=lambda asked: _sync(opening.get(), asked.query, asked.author),
             query=Syncing,
-            answers={200: Answer("What was found, and done.", models.Synced)},
+            answers={200: Answer("What was found, and done.", models.Synced), 202: ORDERED},
         ),
         Operation(
             name="verify",
@@ -57,9 +64,9 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             path="/admin/verify",
             scope="sync",
             what="Hash the originals again, going on where the last run stopped, and put away what does not match its name.",
-            call=lambda asked: _verify(opening.get(), asked.query),
+            call=lambda asked: _verify(opening.get(), asked.query, asked.author),
             query=Verifying,
-            answers={200: Answer("How far it came.", models.Verified)},
+            answers={200: Answer("How far it came.", models.Verified), 202: ORDERED},
         ),
         Operation(
             name="snapshot",
@@ -83,7 +90,11 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
     )
 
 
-def _sync(office: Office, asked: Syncing) -> Reply:
+def _sync(office: Office, asked: Syncing, author: str) -> Reply:
+    if not asked.wait:
+        return accepted(
+            office.jobs.submit(orders.Sync(repair=asked.repair, delete_strays=asked.delete_strays, grace=asked.grace), author=author)
+        )
     words, found = office.words, list[models.Found]()
     stray: Literal["delete", "adopt"] = "delete" if asked.delete_strays else "adopt"
     repairs = Repairs(lost=True, stray=stray, facts=office.uploads.described) if asked.repair else Repairs()
@@ -116,10 +127,12 @@ def _orphans(office: Office, found: list[models.Found], *, repair: bool) -> int:
     return count
 
 
-def _verify(office: Office, asked: Verifying) -> Reply:
+def _verify(office: Office, asked: Verifying, author: str) -> Reply:
     words = office.words
     if 0 < asked.pace < _SLOWEST:
         raise BadRecord("pace", f"is neither 0 nor at least {_SLOWEST}")
+    if not asked.wait:
+        return accepted(office.jobs.submit(orders.Verify(pace=asked.pace * 1e6, most=asked.most), author=author))
     done = Verify(words.chain, office.base, words.commits.catch_up, pace=asked.pace * 1e6).run(most=asked.most or None)
     shown = models.Verified(originals=done.originals, bytes=done.bytes, quarantined=list(done.quarantined), whole=done.whole)
     return Reply(shown, audit={"originals": done.originals, "quarantined": len(done.quarantined)})
