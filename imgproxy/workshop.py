@@ -13,12 +13,14 @@ from imgproxy.config import Settings, presets_of
 from imgproxy.errors import BadAddress, BadSettings
 from imgproxy.images import Images
 from imgproxy.meta.repository import Words
+from imgproxy.picture import EDITION
 from imgproxy.stores import Store
 from imgproxy.uploads import Uploads
 
 if TYPE_CHECKING:
     from imgproxy.fetch import Window
     from imgproxy.jobs import Jobs
+    from imgproxy.jobs.missing import Renditions
     from imgproxy.jobs.queue import Queue
     from imgproxy.jobs.shop import Shop
     from imgproxy.jobs.task import Ledger
@@ -69,7 +71,7 @@ class Bench:
             words=parts.words,
             uploads=parts.uploads,
             base=parts.base,
-            renditions=parts.renditions,
+            renditions=self._renditions(),
             far=parts.far,
             window=self._window(),
             spool=spool,
@@ -91,10 +93,9 @@ class Bench:
 
     def _missing(self, suffixes: tuple[str, ...], presets: tuple[str, ...], query: Mapping[str, object], after: str) -> Iterator[str]:
         from imgproxy.jobs import suffixes_of
-        from imgproxy.jobs.missing import missing
 
         wanted = suffixes_of(suffixes, presets, presets_of(self._settings))
-        return missing(self._parts.words, self._parts.renditions, wanted, query, after)
+        return self.shop.renditions.missing(self._parts.words, wanted, query, after)
 
     def close(self) -> None:
         """Let go of what was needed."""
@@ -124,6 +125,14 @@ class Bench:
 
         client = redis.client(f"{shelf.scheme}://{shelf.netloc}{shelf.path}", redis.Terms(connect=2.0, read=10.0))
         return FarLedger(client, redis.spoken), far_queue(client, redis.spoken, self._parts.holder), FarLife(client, redis.spoken)
+
+    def _renditions(self) -> Renditions:
+        from imgproxy.jobs.missing import Renditions, edition_since
+
+        parts = self._parts
+        if parts.far is None:  # on this machine it costs next to nothing to look at each
+            return Renditions(parts.renditions)
+        return Renditions(parts.renditions, lambda: edition_since(parts.words.chain.store, EDITION))
 
     def _window(self) -> Window:
         from imgproxy.addresses import Rules, network

@@ -51,13 +51,6 @@ class Jobs:
         self._check = check
         self._missing = missing
 
-    def missing(self, suffixes: Sequence[str], presets: Sequence[str], query: Mapping[str, Any], after: str = "") -> Iterator[str]:
-        """Names of renditions with these suffixes and presets, of what a query finds (of all, if it is empty), that no listing has.
-
-        Those of all come in order, from behind the name `after` on.
-        """
-        return self._missing(tuple(suffixes), tuple(presets), query, after)
-
     def submit(self, order: Order, *, callback: str = "", author: str = "") -> Task:
         """Order work; the same that is waiting or under way is not ordered twice. An answered order is never lost."""
         order = self._check(order, callback)
@@ -114,6 +107,15 @@ class Jobs:
     def redeliver(self, id: str) -> Task:
         """Send a callback again that could not be delivered."""
         return self._changed(id, lambda task: resent(task, time.time()), "the callback of this task is no dead letter")
+
+    def missing(
+        self, suffixes: Sequence[str], presets: Sequence[str] = (), query: Mapping[str, Any] | None = None, after: str = ""
+    ) -> Iterator[str]:
+        """Names of renditions with these suffixes and presets that are not there: of all committed images, or of those a query finds.
+
+        For all images they come in order; `after` leaves out those up to a name.
+        """
+        return self._missing(tuple(suffixes), tuple(presets), query or {}, after)
 
     def close(self) -> None:
         """Let go of what is held open."""

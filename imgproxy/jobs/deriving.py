@@ -13,7 +13,7 @@ from imgproxy.errors import Busy, Error, RendererLost
 from imgproxy.grammar import Derived, parse
 from imgproxy.jobs import suffixes_of
 from imgproxy.jobs.fetching import CANNOT_BE
-from imgproxy.jobs.missing import hashes, missing, named
+from imgproxy.jobs.missing import hashes, named
 from imgproxy.jobs.orders import Derive
 from imgproxy.jobs.shop import Shop, Tell
 from imgproxy.jobs.task import Outcome
@@ -60,12 +60,11 @@ def _names(order: Derive, shop: Shop) -> Iterator[str]:
     suffixes = suffixes_of(order.suffixes, order.presets, shop.presets)
     if order.hashes:
         wanted = (name for hash in sorted(set(order.hashes)) for name in named(hash, suffixes))
-        there = shop.renditions
-        return chain(order.names, (name for name in wanted if not order.missing or there.head(name) is None))
+        return chain(order.names, (name for name in wanted if not (order.missing and shop.renditions.has(name))))
     if not suffixes:
         return iter(order.names)
     if order.missing:
-        return chain(order.names, missing(shop.words, shop.renditions, suffixes, order.query))
+        return chain(order.names, shop.renditions.missing(shop.words, suffixes, order.query))
     found = hashes(shop.words, order.query) if order.query else shop.words.sessions.hashes()
     return chain(order.names, (name for hash in found for name in named(hash, suffixes)))
 

@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from imgproxy.errors import Outdated
 from imgproxy.meta import query as asking
 from imgproxy.meta.repository import Words
-from imgproxy.stores import Store
+from imgproxy.stores import Item, Store
 
 _PAGE = 500
-_HASH = 64
+_EDITIONS = "editions/"
+_FIRST, _LATER = b"first", b"later"
 
 
-def missing(
-    words: Words, renditions: Store, suffixes: tuple[str, ...], query: Mapping[str, Any] | None = None, after: str = ""
-) -> Iterator[str]:
-    """The names of renditions with these suffixes, of all committed records or of those that a search finds, that the store has not.
+@dataclass(frozen=True, slots=True)
+class Renditions:
+    """The store whose listing says which renditions there are.
 
-    Of all records they come in order, from behind the name `after` on.
+    A listing does not tell an edition. What was put before the moment `since`, by the store's clock, is looked at one by one.
     """
-    if query:
-        for hash in hashes(words, query):
-            yield from (name for name in named(hash, suffixes) if renditions.head(name) is None)
-        return
-    listed = (item.key for item in renditions.list(after=after))
-    key = next(listed, None)
-    for hash in words.sessions.hashes(after[:_HASH]):
-        for name in named(hash, suffixes):
-            if name <= after:
-                continue
-            while key is not None and key < name:
-                key = next(listed, None)
-            if key != name:
+
+    store: Store
+    since: Callable[[], float] = lambda: math.inf
+
+    def has(self, name: str) -> bool:
+        """Whether a rendition is there, of this edition."""
+        return self.store.head(name) is not None
+
+    def missing(self, words: Words, suffixes: tuple[str, ...], query: Mapping[str, Any] | None = None, after: str = "") -> Iterator[str]:
+        """The names of renditions with these suffixes that are not there: of all committed records, or of those that a search finds.
+
+        For all records they come in order; `after` leaves out those up to a name.
+        """
+        if query:
+            found = (name for hash in hashes(words, query) for name in named(hash, suffixes))
+            return (name for name in found if name > after and not self.has(name))
+        first = after[:64]
+        wanted = (name for hash in words.sessions.hashes(first) for name in named(hash, suffixes) if name > after)
+        return self._unlisted(wanted, first)
+
+    def _unlisted(self, wanted: Iterator[str], first: str) -> Iterator[str]:
+        since, listed = self.since(), self.store.list(after=first)
+        item = next(listed, None)
+        for name in wanted:
+            while item is not None and item.key < name:
+                item = next(listed, None)
+            if item is None or item.key != name or not self._is_ours(item, since):
                 yield name
+
+    def _is_ours(self, item: Item, since: float) -> bool:
+        return item.modified >= since or self.has(item.key)
+
+
+def edition_since(meta: Store, edition: int) -> float:
+    """From when on a repository has had this edition, by the store's clock; 0 if it never had another."""
+    key = f"{_EDITIONS}{edition}"
+    if meta.head(key) is None:
+        first = next(meta.list(_EDITIONS), None) is None
+        meta.put(key, BytesIO(_FIRST if first else _LATER), create=True)
+    blob = meta.get(key, fresh=True)
+    if blob is None:
+        return math.inf
+    with blob:
+        return 0.0 if blob.file.read() == _FIRST else blob.item.modified
 
 
 def named(hash: str, suffixes: tuple[str, ...]) -> Iterator[str]:

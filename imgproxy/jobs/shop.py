@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from imgproxy.fetch import Window
 from imgproxy.images import Images
+from imgproxy.jobs.missing import Renditions
 from imgproxy.meta.repository import Words
 from imgproxy.stores import Store
 from imgproxy.uploads import Uploads
@@ -19,9 +20,9 @@ Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """The services of one node, for whoever works: `renditions` is the store whose listing says which renditions there are.
+    """The services of one node, for whoever works: `renditions` says which renditions there are.
 
-    `far` is the one that keeps them for other nodes, if there is one; `hands` how many renditions are made at a time, `kept` for how many
+    `far` keeps them for other nodes, if there is one; `hands` how many renditions are made at a time, `kept` for how many
     seconds finished tasks are remembered.
     """
 
@@ -29,7 +30,7 @@ class Shop:
     words: Words
     uploads: Uploads
     base: Store
-    renditions: Store
+    renditions: Renditions
     far: Store | None
     window: Window
     spool: Path

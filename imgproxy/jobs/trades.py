@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from imgproxy import spelling
-from imgproxy.errors import BadName, BadTask
+from imgproxy.errors import BadName, BadTask, NoSession
 from imgproxy.grammar import Derived, parse
 from imgproxy.jobs import deriving, fetching, orders, suffixes_of, upkeep
 from imgproxy.jobs.orders import Derive, Fetch, Order
@@ -29,6 +29,7 @@ TRADES: Mapping[type, Trade] = {
 }
 """Who does what; the worker itself culls."""
 
+_SLOWEST = 1_000
 _HASH = re.compile("[0-9a-f]{64}")
 
 
@@ -43,8 +44,20 @@ def check(order: Order, callback: str, shop: Shop) -> Order:
             raise BadTask("page_url", "is longer than 4096 characters")
         shop.uploads.check(order.session, fetching.said(order))
     if isinstance(order, orders.Commit):
-        shop.words.sessions.find(order.session)
+        return replace(order, session=_to_commit(order.session, shop))
+    if isinstance(order, orders.Verify) and 0 < order.pace < _SLOWEST:
+        raise BadTask("pace", f"is neither 0 nor at least {_SLOWEST}")
     return _spelled(order, shop.presets) if isinstance(order, Fetch | Derive) else order
+
+
+def _to_commit(session: str, shop: Shop) -> str:
+    """The id of a session that is open, or was committed: asked again, the answer is the same commit."""
+    try:
+        return shop.words.sessions.find(session).id
+    except NoSession:
+        if shop.words.commits.of_session(session) is None:
+            raise
+        return session
 
 
 def _spelled(order: Fetch | Derive, presets: Mapping[str, str]) -> Order:

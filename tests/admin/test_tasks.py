@@ -166,6 +166,18 @@ def test_a_task_that_nobody_knows_is_not_found(server: Server, path: str) -> Non
     assert server.ask("POST" if path.endswith("retry") else "GET", path).status == 404
 
 
+def test_what_takes_long_need_not_be_waited_for(server: Server, strange: Stranger) -> None:
+    session = run(server, "session", "open", "later")[0]
+    assert ended(server, post(server, "/admin/fetch", {"url": strange.url("/good/later"), "session": "later"}))["state"] == "succeeded"
+    committed = ended(server, server.ask("POST", "/admin/commit?session=later&wait=false"))
+    assert (committed["kind"], committed["order"]["session"], committed["result"]["changes"]) == ("commit", session, 1)
+    again = ended(server, server.ask("POST", f"/admin/commit?session={session}&wait=false"))
+    assert again["result"]["n"] == committed["result"]["n"]
+    for path in ("/admin/sync?wait=false", "/admin/verify?wait=false&pace=0"):
+        assert ended(server, server.ask("POST", path))["state"] == "succeeded"
+    assert server.ask("POST", "/admin/commit?session=nobody&wait=false").status == 404
+
+
 def test_private_addresses_are_refused_and_logged(server: Server, strange: Stranger) -> None:
     task = ended(server, post(server, "/admin/fetch", {"url": f"http://127.0.0.2:{strange.port}/latest/meta-data/?secret=1"}))
     assert (task["state"], task["error"]) == ("failed", "this host leads to an address that is not public")

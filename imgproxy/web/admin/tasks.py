@@ -155,7 +155,7 @@ def _ordering(opening: Opening) -> tuple[Operation, ...]:
 def _missing(opening: Opening) -> tuple[Operation, ...]:
     def names(asked: Asked[Any]) -> Reply:
         said = asked.query
-        found = opening.get().jobs.missing(said.suffix, said.preset, {}, said.after)
+        found = opening.get().jobs.missing(tuple(said.suffix), tuple(said.preset), after=said.after)
         some = list(islice(found, said.most + 1))
         return Reply(Names(some[: said.most], len(some) > said.most))
 
