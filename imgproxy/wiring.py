@@ -44,8 +44,8 @@ from imgproxy.stores.memory import MemoryStore
 from imgproxy.tokens import TokenFile
 from imgproxy.uploads import Uploads
 from imgproxy.urls import Urls
+from imgproxy.web.admin import tus
 from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.admin.tus import keeping
 from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Check, Checks
 from imgproxy.web.lookups import LookUps
@@ -181,9 +181,9 @@ def _office(settings: Settings, desk: Desk) -> Office:
     terms = SpoolTerms(
         settings.limits.file_bytes, settings.uploads, settings.uploads_waiting, settings.uploads_kept, patience=settings.patience
     )
-    partial = Spool(settings.data / "uploads", terms, keeping(desk.uploads, desk.words, urls))
+    partial = Spool(settings.data / "uploads", terms, lambda file, said: tus.kept(office, file, said))
     partial.sweep()
-    return Office(
+    office = Office(
         words=desk.words,
         uploads=desk.uploads,
         images=house.images,
@@ -196,6 +196,7 @@ def _office(settings: Settings, desk: Desk) -> Office:
         partial=partial,
         jobs=desk.jobs,
     )
+    return office
 
 
 def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Progress) -> Desk:

@@ -52,7 +52,7 @@ def local(tmp_path: Path) -> Typist:
     return Typist(tmp_path)
 
 
-@pytest.fixture(params=["here"])
+@pytest.fixture(params=["here", "there"])
 def where(request: pytest.FixtureRequest) -> str:
     """On the machine that has the repository, or elsewhere."""
     return str(request.param)

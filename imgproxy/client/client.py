@@ -182,7 +182,8 @@ class Client:
 
     def derive(self, *, callback: str = "", **wanted: Any) -> Task:
         """Have renditions made: `suffixes` and `presets` of `hashes`, of what a `query` finds or of all; `names`; or what is `missing`."""
-        return self._task("/admin/derive", {"callback": callback, **wanted})
+        path = "/admin/derive/missing" if wanted.pop("missing", False) else "/admin/derive"
+        return self._task(path, {"callback": callback, **wanted})
 
     def missing(
         self, *, suffixes: Sequence[str] = (), presets: Sequence[str] = (), query: Mapping[str, Any] | None = None

@@ -23,11 +23,21 @@ _CONFLICT = Answer("Others changed these records meanwhile: nothing happened, an
 
 
 class Committing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which session (none: the default session), and what it is about; without `wait` it is a task."""
+    """Which session (none: the default session), what it is about, and who is behind it, if not the bearer of the token.
+
+    Without `wait` it is a task.
+    """
 
     session: str = ""
     message: str = ""
+    author: str = ""
     wait: bool = True
+
+
+class Reverting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is behind it, if not the bearer of the token."""
+
+    author: str = ""
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +96,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             scope="commit",
             what="Go back on a commit, by a new one.",
             call=lambda asked: _revert(opening.get(), asked),
+            query=Reverting,
             parts={"n": NUMBER},
             answers={
                 201: Answer("The new commit.", models.Commit),
@@ -105,17 +116,18 @@ def _commit(office: Office, asked: Asked[Any]) -> Reply:
         if words.commits.of_session(asked.query.session) is None:
             raise
         session = asked.query.session
+    author = asked.query.author or asked.author
     if not asked.query.wait:
-        return accepted(
-            office.jobs.submit(orders.Commit(session=session, author=asked.author, message=asked.query.message), author=asked.author)
-        )
-    return _made(words, session, asked.author, asked.query.message)
+        order = orders.Commit(session=session, author=author, message=asked.query.message)
+        return accepted(office.jobs.submit(order, author=asked.author))
+    return _made(words, session, author, asked.query.message)
 
 
 def _revert(office: Office, asked: Asked[Any]) -> Reply:
     n = int(asked.path["n"])
-    session = office.words.commits.revert(n, office.words.sessions, asked.author)
-    return _made(office.words, session.id, asked.author, f"Revert commit {n}")
+    author = asked.query.author or asked.author
+    session = office.words.commits.revert(n, office.words.sessions, author)
+    return _made(office.words, session.id, author, f"Revert commit {n}")
 
 
 def _made(words: Words, session: str, author: str, message: str) -> Reply:

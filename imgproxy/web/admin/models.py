@@ -39,16 +39,6 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """An original that is here now."""
-
-    hash: str
-    name: str
-    url: str
-    new: bool
-    """Whether it was not here before."""
-
-
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a file: it is an original now, with a record in a session; `new` if it was not kept here before."""
 

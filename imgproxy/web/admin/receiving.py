@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from imgproxy import observe
 from imgproxy.errors import BadRecord, Error
 from imgproxy.grammar import rendition
+from imgproxy.images import Sums
 from imgproxy.jobs.orders import Derive
 from imgproxy.meta import record
 from imgproxy.meta.sessions import Session
@@ -92,7 +93,7 @@ def uploading(opening: Opening, name: str, path: str) -> Operation:
 
 
 def _upload(office: Office, asked: Asked[Body]) -> Reply:
-    wish = Wish(find(office.words, asked.query.session), _said(asked.query), _suffixes(office, asked.query.hints), asked.author)
+    wish = wished(office, asked.query, asked.author)
     with ExitStack() as held:
         if asked.media.partition(";")[0].strip().lower() != MULTIPART:
             return _one(office, office.inbox.whole(asked.body, asked.headers, held), wish)
@@ -106,8 +107,13 @@ def _upload(office: Office, asked: Asked[Body]) -> Reply:
         return _several([_outcome(office, one, wish) for one in files], wish)
 
 
+def wished(office: Office, saying: Saying, author: str) -> Wish:
+    """What somebody wishes, if it makes sense."""
+    return Wish(find(office.words, saying.session), _said(saying), _suffixes(office, saying.hints), author)
+
+
 def _one(office: Office, arrived: Arrived, wish: Wish) -> Reply:
-    value = _kept(office, arrived, wish)
+    value = kept(office, arrived.file, arrived.sums, wish)
     return Reply(value, 201 if value.new else 200, audit={"session": wish.session.id, "hash": value.hash})
 
 
@@ -121,24 +127,25 @@ def _outcome(office: Office, one: Arrived | Refused, wish: Wish) -> models.Outco
     try:
         if isinstance(one, Refused):
             raise one.error
-        kept = _kept(office, one, wish)
+        done = kept(office, one.file, one.sums, wish)
     except Error as error:
         problem = problem_of(error)
         return models.Outcome(file=one.name, status=int(problem.status[:3]), problem=Problem(**told(problem, error)))
     return models.Outcome(
         file=one.name,
-        status=201 if kept.new else 200,
-        hash=kept.hash,
-        name=kept.name,
-        url=kept.url,
-        new=kept.new,
-        image=kept.image,
-        hints=kept.hints,
+        status=201 if done.new else 200,
+        hash=done.hash,
+        name=done.name,
+        url=done.url,
+        new=done.new,
+        image=done.image,
+        hints=done.hints,
     )
 
 
-def _kept(office: Office, arrived: Arrived, wish: Wish) -> models.Uploaded:
-    done = office.uploads.keep(arrived.file, wish.session, wish.said, arrived.sums)
+def kept(office: Office, file: BinaryIO, sums: Sums, wish: Wish) -> models.Uploaded:
+    """Keep a file as it is wished."""
+    done = office.uploads.keep(file, wish.session, wish.said, sums)
     image = models.image(done.record, office.urls)
     names = [rendition(image.hash, hint) for hint in wish.hints]
     if names:

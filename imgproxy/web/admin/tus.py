@@ -1,7 +1,7 @@
 """Uploads that may be interrupted, by the tus protocol 1.0: creation (with the first bytes), offsets, checksums, termination, expiration.
 
-What `Upload-Metadata` may say: `session`, the fields of a record (`tags` with commas, `user` as JSON), and `sha256`, which the whole is
-compared with. What clients say of a file beside that (`filename` and the like) is not kept. The answer that ends an upload says what it
+What `Upload-Metadata` may say is what the query of `POST /admin/images` may (`tags` and `hints` with commas), and `sha256`, which the whole
+is compared with. What clients say of a file beside that (`filename` and the like) is not kept. The answer that ends an upload says what it
 has become: in headers, and in JSON for who asks for JSON.
 """
 
@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, BinaryIO
 
 import falcon
+import msgspec
 
 from imgproxy.errors import BadBody, BadRecord, Error, Mismatch, WrongVersion
-from imgproxy.meta.record import EDITABLE
-from imgproxy.meta.repository import Words
 from imgproxy.resumable import ALGORITHMS, Digest, Told, Upload
-from imgproxy.uploads import Uploads
-from imgproxy.urls import Urls
 from imgproxy.web import operation as form
-from imgproxy.web.admin import models
+from imgproxy.web.admin import models, receiving
 from imgproxy.web.admin.office import Office, Opening
+from imgproxy.web.admin.receiving import Saying
 from imgproxy.web.operation import Answer, Asked, Operation, Reply
 
 PATH = "/admin/uploads"
@@ -58,17 +54,14 @@ class Protocol:
                 resp.set_header("Tus-Version", VERSION)
 
 
-def keeping(uploads: Uploads, words: Words, urls: Urls) -> Callable[[BinaryIO, Told], Told]:
-    """What makes an original of a complete upload."""
-
-    def keep(file: BinaryIO, said: Told) -> Told:
-        if said["sha256"] and _sha256(file) != said["sha256"]:
-            raise Mismatch("the whole does not have the sha256 that was announced")
-        done = uploads.keep(file, words.sessions.find(said["session"]), said["record"])
-        name = done.added.name
-        return {"hash": name.hash, "name": str(name), "url": urls.url(name), "new": done.added.new}
-
-    return keep
+def kept(office: Office, file: BinaryIO, said: Told) -> Told:
+    """What becomes of a complete upload."""
+    sums = office.images.sums(file)
+    if said["sha256"] and sums.sha256 != said["sha256"]:
+        raise Mismatch("the whole does not have the sha256 that was announced")
+    wish = receiving.wished(office, msgspec.convert(said["saying"], Saying), said["author"])
+    done: Told = msgspec.to_builtins(receiving.kept(office, file, sums, wish))
+    return done
 
 
 def operations(opening: Opening) -> tuple[Operation, ...]:
@@ -89,8 +82,9 @@ def _beginning(opening: Opening) -> tuple[Operation, ...]:
     def create(asked: Asked[Any]) -> Reply:
         _must_speak(asked)
         office = opening.get()
-        said = _said(asked.headers.get("upload-metadata", ""))
-        office.uploads.check(said["session"], said["record"])
+        saying, sha256 = _said(asked.headers.get("upload-metadata", ""))
+        receiving.wished(office, saying, asked.author)
+        said = {"saying": msgspec.to_builtins(saying), "sha256": sha256, "author": asked.author}
         upload = office.partial.create(_number(asked, "upload-length"), said)
         if asked.media == MEDIA:
             upload = _with_first_bytes(office, upload, asked)
@@ -120,7 +114,7 @@ def _beginning(opening: Opening) -> tuple[Operation, ...]:
                 "Upload-Metadata": "Session, fields of the record, sha256: names and base64, with commas.",
             },
             answers={
-                201: Answer("It has begun.", models.Kept, headers={"Location": "Where to send the bytes.", **_OFFSET, **_RESULT}),
+                201: Answer("It has begun.", models.Uploaded, headers={"Location": "Where to send the bytes.", **_OFFSET, **_RESULT}),
                 412: Answer("Another version of the protocol."),
                 460: Answer("The bytes do not have the checksum that came with them."),
             },
@@ -173,7 +167,7 @@ def _going_on(opening: Opening) -> tuple[Operation, ...]:
             headers={"Upload-Offset": "Where the bytes belong.", "Upload-Checksum": "sha1, sha256 or md5, a space, and the sum in base64."},
             answers={
                 200: Answer(
-                    "They are here, and the upload is complete; for who accepts JSON.", models.Kept, headers={**_OFFSET, **_RESULT}
+                    "They are here, and the upload is complete; for who accepts JSON.", models.Uploaded, headers={**_OFFSET, **_RESULT}
                 ),
                 204: Answer("They are here.", headers={**_OFFSET, **_RESULT}),
                 409: Answer("The upload stands elsewhere."),
@@ -210,12 +204,12 @@ def _told(asked: Asked[Any], upload: Upload, status: int, headers: Mapping[str, 
     audit: dict[str, object] = {"id": upload.id, "offset": upload.offset}
     if upload.result is None:
         return Reply(status=status, headers=told, audit=audit)
-    kept = models.Kept(**upload.result)
-    told |= {"Image-Hash": kept.hash, "Image-Name": kept.name, "Image-Url": kept.url, "Image-New": str(kept.new).lower()}
+    done = msgspec.convert(upload.result, models.Uploaded)
+    told |= {"Image-Hash": done.hash, "Image-Name": done.name, "Image-Url": done.url, "Image-New": str(done.new).lower()}
     wants_json = form.JSON in asked.headers.get("accept", "")
     if status == 204 and wants_json:
         status = 200
-    return Reply(kept if wants_json else None, status, told, {**audit, "hash": kept.hash})
+    return Reply(done if wants_json else None, status, told, {**audit, "hash": done.hash})
 
 
 # ---- what the headers say
@@ -243,9 +237,9 @@ def _digest(asked: Asked[Any]) -> Digest | None:
     return Digest(algorithm, _decoded("Upload-Checksum", value.strip()))
 
 
-def _said(text: str) -> dict[str, Any]:
-    """What the metadata says: the session, the fields of the record, and the SHA-256 of the whole."""
-    said: dict[str, str] = {}
+def _said(text: str) -> tuple[Saying, str]:
+    """What the metadata says, and the SHA-256 of the whole."""
+    said: dict[str, Any] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = pair.partition(" ")
         if name in said:
@@ -255,23 +249,15 @@ def _said(text: str) -> dict[str, Any]:
         except UnicodeDecodeError as error:
             raise BadRecord(name, "is no text") from error
     known = {name: value for name, value in said.items() if name not in _IGNORED}
-    session, sha256 = known.pop("session", ""), known.pop("sha256", "")
+    sha256 = known.pop("sha256", "")
     if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise BadRecord("sha256", "is not 64 lowercase hex digits")
-    return {"session": session, "sha256": sha256, "record": {name: _field(name, value) for name, value in known.items()}}
-
-
-def _field(name: str, value: str) -> object:
-    if name not in EDITABLE:
-        raise BadRecord(name, "is nothing that an upload may say")
-    if name == "tags":
-        return [tag.strip() for tag in value.split(",") if tag.strip()]
-    if name == "user":
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise BadRecord(name, "is not JSON") from error
-    return value
+    for name in known:
+        if name not in Saying.__struct_fields__:
+            raise BadRecord(name, "is nothing that an upload may say")
+    for name in ("tags", "hints"):
+        known[name] = [one.strip() for one in known.get(name, "").split(",") if one.strip()]
+    return Saying(**known), sha256
 
 
 def _decoded(what: str, text: str) -> bytes:
@@ -279,7 +265,3 @@ def _decoded(what: str, text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise BadBody(f"expected base64 in {what}") from error
-
-
-def _sha256(file: BinaryIO) -> str:
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # an open file has all that is needed
