@@ -36,10 +36,11 @@ fix: .venv/installed ## put right what can be put right by itself
 bench: .venv/installed ## measure what is promised about speed and memory
 	$(BIN)/python -m tests.bench
 
-kill: .venv/installed ## kill the writer 2,000 times on files and on a real Swift, each time at the worst moment, and look for what was lost
+kill: .venv/installed ## kill the writer 2,000 times on files and on a real Swift, and workers at 1,000 fetches, and look for what was lost
 	$(BIN)/python -m tests.meta.kill_harness --kills 100 --liar
 	$(BIN)/python -m tests.meta.kill_harness --kills 2000
 	$(BIN)/python -m tests.meta.kill_harness --kills 2000 --store swift
+	$(BIN)/python -m tests.jobs.farm --tasks 1000 --kills 20
 
 lock: ## choose the newest versions of what we depend on, and write them down with their hashes
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip --quiet install uv; }

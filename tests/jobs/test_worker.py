@@ -1,0 +1,189 @@
+"""Workers, one by one: what they put back, what they try again, what they leave to others, and what they forget."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from imgproxy import wiring
+from imgproxy.jobs import Task
+from imgproxy.jobs.orders import Commit, Cull, Derive, Fetch, Snapshot
+from imgproxy.jobs.worker import Worker
+from imgproxy.wiring import Desk
+from tests.jobs.farm import farm, soon
+from tests.plain import png
+from tests.serving import environment
+
+
+@contextmanager
+def opened(data: Path, **settings: str) -> Iterator[Desk]:
+    env = environment(data, **settings)
+    desk = wiring.furnish(wiring.settings_of(env), env)
+    try:
+        yield desk
+    finally:
+        desk.close()
+
+
+@contextmanager
+def working(desk: Desk, threads: int = 2) -> Iterator[Worker]:
+    """A worker in this process while the block runs."""
+    worker = desk.bench.worker(threads)
+    ended: list[bool] = []
+    thread = threading.Thread(target=lambda: ended.append(worker.run(60)))
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(90)
+    assert ended == [True]
+
+
+def found(desk: Desk, task: Task) -> Task:
+    now = desk.jobs.find(task.id)
+    assert now is not None
+    return now
+
+
+def commit(desk: Desk, count: int) -> list[str]:
+    """So many committed images."""
+    session = desk.words.sessions.open("making")
+    for seed in range(count):
+        desk.uploads.keep(io.BytesIO(png(20, 20, seed)), session, {})
+    desk.words.commits.commit(session.id)
+    return list(desk.words.sessions.hashes())
+
+
+def test_work_of_hours_is_put_back_when_the_worker_has_to_stop_and_goes_on_with_the_next(tmp_path: Path) -> None:
+    with opened(tmp_path / "var") as desk:
+        hashes = commit(desk, 3)
+        sizes = tuple(f"-{size}x{size}.png" for size in range(1, 400))
+        task = desk.jobs.submit(Derive(suffixes=sizes))
+        with working(desk):
+            assert soon(lambda: bool(found(desk, task).progress.get("made")), 60)
+        stopped = found(desk, task)
+        assert (stopped.state, stopped.holder, stopped.attempts) == ("created", "", 0)
+        with working(desk):
+            done = desk.jobs.wait(task.id, 100)
+        assert (done.state, done.attempts) == ("succeeded", 1)
+        assert done.result["made"] + done.result["there"] == len(hashes) * len(sizes)
+        assert done.result["there"] >= stopped.progress["made"]
+
+
+def test_what_cannot_be_made_is_told_and_the_rest_is_made(tmp_path: Path) -> None:
+    with opened(tmp_path / "var") as desk:
+        commit(desk, 2)
+        task = desk.jobs.submit(Derive(suffixes=("-8x8-page_2.png", "-8x8.png"), names=("0" * 64 + "-8x8.png",)))
+        with working(desk):
+            done = desk.jobs.wait(task.id, 60)
+        assert (done.state, done.result["made"], done.result["refused"]) == ("warning", 2, 3)
+        assert len(done.result["errors"]) == 3
+
+
+def test_what_our_own_store_kept_from_being_done_is_done_when_it_is_back(tmp_path: Path) -> None:
+    with opened(tmp_path / "var") as desk:
+        commit(desk, 1)
+        meta = tmp_path / "var/store/meta"
+        meta.rename(tmp_path / "away")
+        meta.write_bytes(b"no directory")
+        task = desk.jobs.submit(Snapshot())
+        with working(desk):
+            assert soon(lambda: found(desk, task).error != "" and not found(desk, task).holder, 60)
+            assert found(desk, task).state == "created"
+            meta.unlink()
+            (tmp_path / "away").rename(meta)
+            done = desk.jobs.wait(task.id, 60)
+        assert (done.state, done.result) == ("succeeded", {"n": 1})
+        assert done.attempts > 1
+
+
+def test_what_the_queue_has_lost_the_ledger_still_knows(tmp_path: Path) -> None:
+    with opened(tmp_path / "var") as desk:
+        tasks = [desk.jobs.submit(Derive(suffixes=(f"-{size}x.png",))) for size in (1, 2, 3)]
+        with closing(sqlite3.connect(tmp_path / "var/jobs/queue.db")) as queue:
+            assert queue.execute("DELETE FROM task").rowcount == 3
+            queue.commit()
+        with working(desk):
+            assert all(desk.jobs.wait(task.id, 60).state == "succeeded" for task in tasks)
+
+
+def test_a_commit_is_made_once_however_often_it_is_done(tmp_path: Path) -> None:
+    with opened(tmp_path / "var") as desk:
+        session = desk.words.sessions.open("once")
+        desk.uploads.keep(io.BytesIO(png(9, 9)), session, {})
+        task = desk.jobs.submit(Commit(session="once", author="me", message="now"))
+        made = desk.words.commits.commit(session.id, "me", "now")  # as a worker that was killed before it could say so
+        assert made is not None
+        with working(desk):
+            done = desk.jobs.wait(task.id, 60)
+        assert (done.state, done.result["n"]) == ("succeeded", made.n)
+        assert len(desk.words.commits.log()) == 1
+
+
+def test_old_tasks_are_forgotten_and_young_ones_are_not(tmp_path: Path) -> None:
+    with opened(tmp_path / "var", IMG_TASKS_KEPT="1") as desk, working(desk):
+        old = desk.jobs.wait(desk.jobs.submit(Derive(suffixes=("-1x.png",))).id, 60)
+        assert soon(lambda: time.time() - old.ended > 1.0, 60)
+        young = desk.jobs.wait(desk.jobs.submit(Derive(suffixes=("-2x.png",))).id, 60)
+        culled = desk.jobs.wait(desk.jobs.submit(Cull()).id, 60)
+        assert culled.result["tasks"] == 1
+        assert desk.jobs.find(old.id) is None
+        assert desk.jobs.find(young.id) is not None
+
+
+def test_a_task_that_makes_no_sense_any_more_fails_and_the_worker_goes_on(tmp_path: Path) -> None:
+    with opened(tmp_path / "var") as desk:
+        broken = desk.jobs.submit(Derive(suffixes=("-1x.png",)))
+        with closing(sqlite3.connect(tmp_path / "var/jobs/tasks.db")) as tasks:
+            tasks.execute('UPDATE tasks SET body = replace(body, \'"kind":"derive"}\', \'"kind":"dance"}\')')
+            tasks.execute('UPDATE tasks SET body = replace(body, \'"order":{\', \'"order":{"unknown":1,\')')
+            tasks.commit()
+        other = desk.jobs.submit(Derive(suffixes=("-2x.png",)))
+        with working(desk):
+            assert desk.jobs.wait(broken.id, 60).state == "failed"
+            assert desk.jobs.wait(other.id, 60).state == "succeeded"
+
+
+@pytest.mark.timeout(180)
+def test_a_night_of_work_never_holds_up_a_fetch(tmp_path: Path) -> None:
+    with farm(tmp_path / "data") as played:
+        commit(played.desk, 2)
+        night = played.jobs.submit(Derive(suffixes=tuple(f"-{size}x{size}.png" for size in range(1, 2000))))
+        with working(played.desk):
+            assert soon(lambda: played.jobs.find(night.id).running, 60)  # type: ignore[union-attr]
+            assert played.jobs.wait(played.jobs.submit(Fetch(url=played.server.url("/good/1"))).id, 60).state == "succeeded"
+            assert not played.jobs.find(night.id).finished  # type: ignore[union-attr]
+
+
+def test_renditions_are_made_by_any_node_and_sessions_are_left_to_their_own(tmp_path: Path, redis_url: str) -> None:
+    shared = {"IMG_JOBS": redis_url, "IMG_STORE": f"fs://{tmp_path}/store"}
+    with opened(tmp_path / "a", **shared) as a, opened(tmp_path / "b", **shared) as b:
+        (hash,) = commit(a, 1)
+        ours, all_of_us = a.jobs.submit(Commit()), a.jobs.submit(Derive(suffixes=("-8x8.png",), hashes=(hash,)))
+        with working(b):
+            assert b.jobs.wait(all_of_us.id, 60).result["made"] == 1
+            assert not b.jobs.find(ours.id).finished  # type: ignore[union-attr]
+        with working(a):
+            assert a.jobs.wait(ours.id, 60).state == "succeeded"
+
+
+def test_what_only_this_node_has_of_renditions_is_brought_to_the_others(tmp_path: Path) -> None:
+    with opened(tmp_path / "var", IMG_DERIVED="before") as desk:
+        (hash,) = commit(desk, 1)
+        task = desk.jobs.submit(Derive(suffixes=("-8x8.png",)))
+        far = desk.house.stores[-1]
+        with working(desk):
+            assert desk.jobs.wait(task.id, 60).result["made"] == 1
+            assert far.delete(f"{hash}-8x8.png")
+            assert list(desk.jobs.missing(("-8x8.png",))) == [f"{hash}-8x8.png"]
+            again = desk.jobs.wait(desk.jobs.submit(Derive(suffixes=("-8x8.png",), missing=True)).id, 60)
+        assert again.result["there"] == 1
+        assert list(desk.jobs.missing(("-8x8.png",))) == []
