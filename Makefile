@@ -41,6 +41,8 @@ kill: .venv/installed ## kill the writer 2,000 times on files and on a real Swif
 	$(BIN)/python -m tests.meta.kill_harness --kills 2000
 	$(BIN)/python -m tests.meta.kill_harness --kills 2000 --store swift
 	$(BIN)/python -m tests.jobs.farm --tasks 1000 --kills 20
+	$(BIN)/python -m tests.admin.kill_harness --kills 60 --liar
+	$(BIN)/python -m tests.admin.kill_harness --kills 500
 
 lock: ## choose the newest versions of what we depend on, and write them down with their hashes
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip --quiet install uv; }

@@ -20,6 +20,7 @@ from imgproxy.config import Settings
 from imgproxy.errors import BadSettings, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.images import Images, Patience
+from imgproxy.limits import Limits
 from imgproxy.meta.absent import absent_from
 from imgproxy.meta.finding import Finder
 from imgproxy.meta.repository import Originals as WordsOriginals
@@ -300,7 +301,7 @@ def _plan(settings: Settings) -> PoolPlan:
     return PoolPlan(
         renderers=settings.renderers or os.cpu_count() or 1,
         queue=settings.queue,
-        memory=settings.renderer_memory,
+        memory=settings.renderer_memory + max(0, settings.limits.file_bytes - Limits().file_bytes),  # larger files are mapped
         renders=settings.renderer_renders,
         resident=settings.renderer_resident,
     )
