@@ -1,4 +1,4 @@
-"""Uploads: 8 clients with files of 5 MB, against the same bytes hashed and written with fsync; and one file of 2 GB, by the memory it takes."""
+"""Uploads: 8 clients with files of 5 MB, against the same bytes hashed and written with fsync; and the memory that a file of 2 GB takes."""
 
 from __future__ import annotations
 
