@@ -46,6 +46,12 @@ def picture(size: int = 0) -> bytes:
     return small + os.urandom(max(16, size - len(small)))
 
 
+def kill_workers(server: Server) -> None:
+    """Kill -9 of every web process; the server starts others."""
+    for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
 # ---- uploads
 
 
@@ -100,9 +106,7 @@ def test_an_upload_survives_the_death_of_every_worker(tmp_path: Path) -> None:
         def kill(sent: int, _whole: int) -> None:
             if sent > 9 * PART and not killed.is_set():
                 killed.set()
-                children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-                for pid in children:
-                    os.kill(int(pid), signal.SIGKILL)
+                kill_workers(server)
 
         kept = client.upload(io.BytesIO(data), progress=kill)
         assert killed.is_set()
@@ -198,6 +202,24 @@ def test_a_commit_whose_answer_was_lost_is_the_same_commit(server: Server) -> No
         assert client._committed("/admin/commit", {"session": session.id}, again=True) == made
 
 
+def test_a_commit_survives_the_death_of_every_worker(tmp_path: Path) -> None:
+    """Killed at one moment after another: who asks again hears of the one commit that its session became."""
+    with serving(tmp_path, IMG_AUTOCOMMIT="0") as server, calling(server) as client:
+        for number, delay in enumerate((0.0, 0.005, 0.01, 0.02, 0.04), 1):
+            session = client.session()
+            hash = session.upload(io.BytesIO(picture()), title=f"Number {number}").hash
+            killer = threading.Timer(delay, kill_workers, [server])
+            killer.start()
+            made = session.commit()
+            killer.join()
+            assert made is not None
+            assert made.n == number
+            assert session.commit() == made
+            assert client.record(hash).version == number
+        assert [one.n for one in client.commits()] == [5, 4, 3, 2, 1]
+        assert client.sync(grace=0).agree
+
+
 # ---- records
 
 
@@ -268,6 +290,11 @@ def test_the_repository_is_looked_after(client: Client, server: Server) -> None:
     client.sync(grace=0, repair=True)
     assert client.sync(grace=0).agree
     assert client.snapshot() == client.status().commit
+    ordered = [client.sync_later(grace=0), client.verify_later(pace=0)]
+    assert [(task.kind, task.state) for task in ordered] == [("sync", "created"), ("verify", "created")]
+    assert [client.task(task.id).id for task in ordered] == [task.id for task in ordered]
+    assert not client.wait(ordered[0].id, 0.1).finished
+    assert {task.id for task in client.tasks(state="created")} >= {task.id for task in ordered}
 
 
 # ---- who may

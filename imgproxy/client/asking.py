@@ -28,6 +28,7 @@ Taken = TypeVar("Taken")
 _PASSING = frozenset((502, 503, 504))
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _LONGEST_PAUSE = 30.0
+_SLOW = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: `again` if it does no harm twice; `body` makes a new body for every try."""
+    """What is asked: `again` if it does no harm twice; `slow` if the answer may take its time; `body` makes a new body for every try."""
 
     method: str
     path: str
@@ -49,6 +50,7 @@ class Question:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Callable[[], Body] | None = None
     again: bool = False
+    slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Asking:
         self.patience = patience
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._line = Line(self.url, headers, seconds=patience.seconds)
+        self._slow = Line(self.url, headers, seconds=max(patience.seconds, _SLOW))
 
     def __repr__(self) -> str:
         return f"Asking({self.url!r})"
@@ -95,7 +98,8 @@ class Asking:
         for number in itertools.count(1):
             wait = _pause(number)
             try:
-                answer = held.enter_context(self._line.call(self._request(question)))
+                line = self._slow if question.slow else self._line
+                answer = held.enter_context(line.call(self._request(question)))
                 if 200 <= answer.status < 300:
                     return taken(answer)
                 failed: Error = error_of(answer.status, answer.headers, answer.read(JSON_BYTES))
@@ -118,6 +122,7 @@ class Asking:
     def close(self) -> None:
         """Hang up."""
         self._line.close()
+        self._slow.close()
 
     def _request(self, question: Question) -> Request:
         target = question.path + (f"?{urlencode(question.query, doseq=True)}" if question.query else "")

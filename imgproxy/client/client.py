@@ -14,7 +14,7 @@ from imgproxy.client.answers import Commit, Difference, Found, Kept, Record, Ses
 from imgproxy.client.asking import Asking, Patience, Question
 from imgproxy.client.sending import Parcel, Progress, send_in_parts, send_whole, unheard
 from imgproxy.client.session import OpenSession
-from imgproxy.errors import CallFailed
+from imgproxy.errors import CallFailed, SessionClosed
 
 PART = 8 * 2**20
 """A file that is larger is sent in parts of so many bytes, which survive an interruption."""
@@ -120,7 +120,10 @@ class Client:
 
     def commit(self, session: str = "", *, message: str = "", author: str = "") -> Commit | None:
         """Make all of a session live, at one moment and for good; None if it changes nothing."""
-        id = self.find_session(session).id  # asked again by its id, a session answers with the commit that it became
+        try:
+            id = self.find_session(session).id  # asked again by its id, a session answers with the commit that it became
+        except SessionClosed:
+            id = session
         return self._committed("/admin/commit", _query(session=id, message=message, author=author), again=True)
 
     def commits(self, most: int | None = None, of: str = "") -> Iterator[Commit]:
@@ -133,7 +136,7 @@ class Client:
         return self._committed(f"/admin/commits/{n}/revert", _query(author=author))
 
     def _committed(self, path: str, query: Mapping[str, Any], *, again: bool = False) -> Commit | None:
-        told = self._asking.ask(_post(path, None, query, again=again)).json()
+        told = self._asking.ask(_post(path, None, query, again=again, slow=True)).json()
         return value_of(Commit, told) if isinstance(told, dict) and told.get("n") is not None else None
 
     # ---- upkeep and tasks
@@ -151,30 +154,33 @@ class Client:
         told: Callable[[Found], object] = lambda _: None,
     ) -> Synced:
         """Compare the records with the originals, and mend them; `told` hears what differs (of very much, the first)."""
-        said = _query(repair=repair, delete_strays=delete_strays, grace=grace)
-        done = self._done("/admin/sync", said)
-        for one in done.get("found", ()):
+        done = self._done("/admin/sync", _query(repair=repair, delete_strays=delete_strays, grace=grace))
+        for one in _listed(done, "found"):
             told(value_of(Found, one))
         return value_of(Synced, done)
+
+    def sync_later(self, *, repair: bool = False, delete_strays: bool = False, grace: float = 86_400.0) -> Task:
+        """The same as a task, for what may take hours."""
+        return self._later("/admin/sync", repair=repair, delete_strays=delete_strays, grace=grace)
 
     def verify(self, *, pace: float = 20.0, most: int = 0) -> Verified:
         """Hash the originals again, so many megabytes a second, going on where the last run stopped."""
         return value_of(Verified, self._done("/admin/verify", {"pace": pace, "most": most}))
 
+    def verify_later(self, *, pace: float = 20.0, most: int = 0) -> Task:
+        """The same as a task."""
+        return self._later("/admin/verify", pace=pace, most=most)
+
     def snapshot(self) -> int:
         """Write the whole database into the store; the commit that it stands at."""
-        return int(self._done("/admin/snapshot", {})["n"])
+        return int(self._done("/admin/snapshot", {}).get("n") or 0)
 
     def _done(self, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What came of something that takes its time: at once, or as a task."""
-        heard = self._asking.ask(_post(path, None, query))
-        told = heard.json()
-        if heard.status == 202:
-            task = self.wait(value_of(Task, told).id)
-            if not isinstance(task.result, Mapping):
-                raise CallFailed(task.error or f"the task ended as {task.state}", again=False)
-            told = task.result
+        told = self._asking.ask(_post(path, None, query, slow=True)).json()
         return told if isinstance(told, Mapping) else {}
+
+    def _later(self, path: str, **said: Any) -> Task:
+        return value_of(Task, self._asking.ask(_post(path, None, {**_query(**said), "wait": "false"})).json())
 
     def fetch(self, url: str, *, callback: str = "", **said: Any) -> Task:
         """Have the server fetch a picture: `session`, `title`, `tags`, `domain`, `dkey`, `suffixes`, `presets`, `page_url`, `user`."""
@@ -280,7 +286,7 @@ def _json(value: object) -> Callable[[], bytes]:
     return lambda: data
 
 
-def _post(path: str, value: object, query: Mapping[str, Any] | None = None, *, again: bool = False) -> Question:
+def _post(path: str, value: object, query: Mapping[str, Any] | None = None, *, again: bool = False, slow: bool = False) -> Question:
     if value is None:
-        return Question("POST", path, query or {}, {"content-length": "0"}, again=again)
+        return Question("POST", path, query or {}, {"content-length": "0"}, again=again, slow=slow)
     return Question("POST", path, query or {}, {"content-type": "application/json"}, _json(value), again)
