@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from secrets import token_hex
+from typing import NamedTuple
 
 from imgproxy.errors import Forked, StoreLied
 from imgproxy.meta.database import note, noted
@@ -21,7 +22,7 @@ from imgproxy.meta.journal import Header, Line, lines
 from imgproxy.meta.record import Record, from_state
 from imgproxy.meta.sessions import drop
 from imgproxy.meta.staging import Change, stage
-from imgproxy.meta.tokens import counted
+from imgproxy.meta.tokens import marks_of
 
 KEPT_SECONDS = 900.0
 """For so long after a commit a search that began before it may be read on."""
@@ -69,34 +70,46 @@ _KEEP = f"""
 _COUNT = "INSERT INTO counts VALUES (?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number"
 
 
-def apply(db: sqlite3.Connection, key: int, header: Header, hash: Callable[[], str]) -> None:
+class Object(NamedTuple):
+    """What is known of a commit once the store has it: its hash, and by how much it changes each count."""
+
+    hash: str
+    counts: Counter[str]
+
+
+def apply(db: sqlite3.Connection, key: int, header: Header, stored: Callable[[], Object]) -> None:
     """Make what is staged under `key` live as the commit of that header, and close the session that it came from.
 
-    The commit's `hash` is asked for at the end: the object may be on its way to the store until then.
+    What is `stored` is asked for at the end: it may be on its way until then.
     """
     with roomy(db, header.changes):
-        _applied(db, key, header)
+        _replace(db, key, header)
         _part(db, header, key)
         _settle(db, key, header)
         drop(db, key)
         _prune(db, header)
-        _enter(db, header, hash())
+        hash, counts = stored()
+        db.executemany(_COUNT, [count for count in counts.items() if count[1]])
+        db.execute("DELETE FROM counts WHERE number = 0")
+        _enter(db, header, hash)
 
 
-def _applied(db: sqlite3.Connection, key: int, header: Header) -> None:
+def counted(db: sqlite3.Connection, key: int) -> Counter[str]:
+    """By how much what is staged under `key` changes the count of each mark, and of all (the empty one), before it is live."""
+    counts = _marks(db, "SELECT text FROM staged WHERE session = ? AND state IS NOT NULL", key)
+    counts.subtract(_marks(db, "SELECT r.text FROM staged s CROSS JOIN records r ON r.hash = s.hash WHERE s.session = ?", key))
+    return counts
+
+
+def _replace(db: sqlite3.Connection, key: int, header: Header) -> None:
     steps = {"n": header.n, "key": key}
     for statement in _TABLES:
         db.execute(statement)
     db.execute("INSERT INTO replaced SELECT r.id FROM staged s CROSS JOIN records r ON r.hash = s.hash WHERE s.session = :key", steps)
-    gone = _marks(db, "SELECT text FROM records WHERE id IN replaced", steps)
     _keep(db, header.n)
     with gathering(db, key, header.changes):
         for statement in _STEPS:
             db.execute(statement, steps)
-    counts = _marks(db, "SELECT text FROM staged WHERE session = :key AND state IS NOT NULL", steps)
-    counts.subtract(gone)
-    db.executemany(_COUNT, [count for count in counts.items() if count[1]])
-    db.execute("DELETE FROM counts WHERE number = 0")
 
 
 def load(db: sqlite3.Connection, header: Header, path: Path) -> int:
@@ -137,13 +150,13 @@ def aliases_taken(db: sqlite3.Connection, key: int) -> list[str]:
     return sorted(hash.hex() for (hash,) in rows)
 
 
-def _marks(db: sqlite3.Connection, statement: str, steps: dict[str, int]) -> Counter[str]:
+def _marks(db: sqlite3.Connection, statement: str, key: int) -> Counter[str]:
     """How many texts have each mark that is counted; the empty one stands for all."""
     found: Counter[str] = Counter()
-    rows = db.execute(statement, steps)
+    rows = db.execute(statement, (key,))
     while some := rows.fetchmany(_ROWS):
         found[""] += len(some)
-        found.update(chain.from_iterable(counted(text) for (text,) in some))
+        found.update(chain.from_iterable(marks_of(text) for (text,) in some))
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from imgproxy.errors import Busy, Forked, StoreFull, StoreLied
-from imgproxy.meta.applying import apply, load
+from imgproxy.meta.applying import Object, apply, counted, load
 from imgproxy.meta.database import Database, moment
 from imgproxy.meta.journal import FIRST, Header, header, key, save
 from imgproxy.stores import Store
@@ -131,7 +131,9 @@ class Chain:
         said = header(path)
         must_follow(said, n, previous)
         with self.database.writing() as db:
-            apply(db, load(db, said, path), said, lambda: hash)
+            staged = load(db, said, path)
+            stored = Object(hash, counted(db, staged))
+            apply(db, staged, said, lambda: stored)
             reached("follow: applied")
         reached("follow: done")
         return True

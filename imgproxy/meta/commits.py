@@ -24,7 +24,7 @@ from pathlib import Path
 
 from imgproxy.errors import Conflict, Missing, NoSession, NotTheWriter, StoreLied, TooMuch, Unstored
 from imgproxy.meta.absent import Absent
-from imgproxy.meta.applying import CHANGES, aliases_taken, apply, conflicts
+from imgproxy.meta.applying import CHANGES, Object, aliases_taken, apply, conflicts, counted
 from imgproxy.meta.chain import Chain, Reached, unheard
 from imgproxy.meta.fields import sayable
 from imgproxy.meta.journal import Header, Line, compose, key, lines
@@ -178,8 +178,8 @@ class Commits:
     def _happen(self, attempt: _Attempt) -> None:
         """Store the object, then apply it; a large one is applied meanwhile, and becomes live when the store has it."""
         if attempt.said.changes < BESIDE:
-            hash = self._kept(attempt)
-            self._apply(attempt, lambda: hash)
+            stored = self._kept(attempt)
+            self._apply(attempt, lambda: stored)
             return
         with ThreadPoolExecutor(1) as beside:
             self._apply(attempt, beside.submit(self._kept, attempt).result)
@@ -202,30 +202,30 @@ class Commits:
         with self._chain.database.writing() as db:
             db.execute("UPDATE sessions SET committing = NULL WHERE key = ?", (key,))
 
-    def _kept(self, attempt: _Attempt) -> str:
-        """Store the object and read it back; its hash. Raise `_Taken` if another commit has that number."""
+    def _kept(self, attempt: _Attempt) -> Object:
+        """Store the object and read it back; what is to be known of it. Raise `_Taken` if another commit has that number."""
         said = attempt.said
         with self._chain.database.reading() as db:
-            hash = compose(db, attempt.key, said, attempt.path)
+            made = Object(compose(db, attempt.key, said, attempt.path), counted(db, attempt.key))
         self._reached(STEPS[1])
         attempt.doubtful = True
         with attempt.path.open("rb") as file:
-            note = {"sha256": hash, "session": said.session}
+            note = {"sha256": made.hash, "session": said.session}
             self._chain.store.put(key(said.n), file, type="application/zstd", note=note, create=True)
         self._reached(STEPS[2])
         with self._chain.draft() as copy:
             there = self._chain.fetch(said.n, copy)
         if there is None:
             raise StoreLied(f"commit {said.n} was stored, and is not there")
-        if there != hash:
+        if there != made.hash:
             raise _Taken
         self._lease.still()
         self._reached(STEPS[3])
-        return hash
+        return made
 
-    def _apply(self, attempt: _Attempt, hash: Callable[[], str]) -> None:
+    def _apply(self, attempt: _Attempt, stored: Callable[[], Object]) -> None:
         with self._chain.database.writing() as db:
-            apply(db, attempt.key, attempt.said, hash)
+            apply(db, attempt.key, attempt.said, stored)
             self._reached(STEPS[4])
         self._reached(STEPS[5])
 

@@ -89,7 +89,7 @@ def searchable(record: Record) -> str:
     return " ".join([*told, _fact_marks(shape, sizes, record.domain), ""])
 
 
-def counted(text: str) -> set[str]:
+def marks_of(text: str) -> set[str]:
     """The marks that are counted, of a text that `searchable` made: those of tags, type and orientation."""
     return set(_COUNTED.findall(text))
 

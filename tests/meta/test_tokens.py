@@ -71,4 +71,4 @@ def test_the_counted_marks_are_read_back_from_the_text(title: str, tags: list[st
     one = record(1, title=title, description=f"{title} _t_ {title}", tags=tuple(tags), domain="a_t_b.o.c", dkey="1")
     shape = "landscape" if one.width > one.height else "portrait" if one.width < one.height else "square"
     expected = {tokens.type_mark(one.type), tokens.orientation_mark(shape), *map(tokens.tag_mark, tags)}
-    assert tokens.counted(tokens.searchable(one)) == expected
+    assert tokens.marks_of(tokens.searchable(one)) == expected
