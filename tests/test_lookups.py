@@ -11,8 +11,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from falcon import testing
 
+from imgproxy import wiring
 from imgproxy.meta.finding import Finder
+from imgproxy.web import read
+from imgproxy.web.lookups import LookUps
 from tests.meta.making import commit, place, record
 from tests.plain import png, png_size, written
 from tests.serving import COMMAND, Response, Server, environment, serving
@@ -273,3 +277,22 @@ def test_of_two_with_one_md5_the_first_is_found(tmp_path: Path) -> None:
     assert found.hash == first.hash
     finder.close()
     words.close()
+
+
+def test_below_a_mount_the_way_leads_below_it(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    picture = written(tmp_path / "a.png", PICTURE)
+    for words in (["put", str(picture)], ["set", HASH, "domain=d", "dkey=k"], ["commit"]):
+        subprocess.run([COMMAND, *words], env=env, capture_output=True, timeout=100, check=True)
+    house = wiring.build(wiring.settings_of(env), env)
+    manner = replace(house.manner, mount="/img")
+    lookups = LookUps(house.finder, house.guards, manner, frozenset())
+    app = read.application(house.images, house.guards, {}, manner, lookups)
+    try:
+        for path in ("/img/d/k", f"/img/image/read?id={HASH}"):
+            answer = testing.simulate_get(app, path, extras={"RAW_URI": path})
+            assert (answer.status_code, answer.headers["location"]) == (302, f"/img/{HASH}.png")
+        for path in ("/d/k", f"/image/read?id={HASH}", "/img/d", "/img/img/d/k"):
+            assert testing.simulate_get(app, path, extras={"RAW_URI": path}).status_code == 404
+    finally:
+        house.close()

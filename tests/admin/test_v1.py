@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from imgproxy.tokens import TokenFile
+from tests.jobs.farm import soon
 from tests.plain import jpeg_size, png, png_size
 from tests.serving import Response, Server, serving
 from tests.strange import Asked, Stranger, stranger
@@ -247,3 +248,12 @@ def test_where_originals_are_private_the_way_to_them_is_refused(tmp_path: Path) 
         # A default is no word of the settings: what nobody has listed is not for everybody.
         assert public(server, f"/v1/images/{hash}/full-size").status == 403
         assert server.ask("GET", "/v1/operations/full-size").json["suffix"] == "-full.jpg"
+
+
+def test_who_never_heard_of_sessions_puts_and_takes_away_where_commits_come_by_themselves(tmp_path: Path) -> None:
+    with serving(tmp_path, IMG_WORKERS="1", IMG_AUTOCOMMIT="0.1") as server:
+        hash = uploaded(server, 1)
+        assert soon(lambda: public(server, f"/v1/images/{hash}/original").status == 302, 60)
+        assert server.ask("DELETE", f"/v1/images/{hash}/original").status == 202
+        assert soon(lambda: public(server, f"/v1/images/{hash}/original").status == 404, 60)
+        assert soon(lambda: public(server, f"/{hash}.png").status == 404, 60)
