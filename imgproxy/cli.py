@@ -78,7 +78,11 @@ def serve(samples: tuple[Path, ...], edge: bool) -> None:
     from imgproxy.edge import together
 
     observe.configure(settings.log_level, settings.log_format)
-    sys.exit(together.serve(settings, words, environ))
+    try:
+        code = together.serve(settings, words, environ)
+    finally:
+        keeper.end(environ, settings.grace + 5)
+    sys.exit(code)
 
 
 @main.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -208,6 +209,15 @@ def test_a_server_keeps_its_worker_and_ends_it(tmp_path: Path, strange: Stranger
         second = pid()
         assert ended(server, post(server, "/admin/fetch", {"url": strange.url("/good/kept")}))["state"] == "succeeded"
     assert not Path(f"/proc/{second}").exists()
+
+
+@pytest.mark.skipif(shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None, reason="nginx is not installed")
+def test_a_server_with_nginx_in_front_ends_its_worker_too(tmp_path: Path, strange: Stranger) -> None:
+    with serving(tmp_path / "var", **settings(strange), IMG_EDGE="nginx") as server:
+        pid = worker_of(server)
+        assert soon(lambda: pid() > 0, 60)
+        assert ended(server, post(server, "/admin/fetch", {"url": strange.url("/good/edge")}))["state"] == "succeeded"
+    assert not Path(f"/proc/{pid()}").exists()
 
 
 def test_a_server_that_is_killed_takes_its_worker_along(tmp_path: Path, strange: Stranger) -> None:

@@ -206,7 +206,7 @@ def farm(data: Path, **settings: str) -> Iterator[Farm]:
         own = {
             "IMG_FETCH_NETWORKS": "127.0.0.1/32",
             "IMG_FETCH_PORTS": f"{server.port},80",
-            "IMG_FETCH_SECONDS": "3",
+            "IMG_FETCH_SECONDS": "6",
             "IMG_CALLBACK_KEYS": KEY.hex(),
             "IMG_CALLBACK_TRIES": "2",
         }
