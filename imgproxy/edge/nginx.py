@@ -48,12 +48,12 @@ _ALSO = {400: "400 494", 500: "500 501", 503: "502 503 504 ="}
 """What it has several words for."""
 
 
-def configuration(settings: Settings) -> str:
-    """All of nginx.conf, as these settings want it."""
+def configuration(settings: Settings, log_buffer: str = "4k") -> str:
+    """All of nginx.conf, as these settings want it; a pipe takes 4 KB of the log in one piece, a file as much as it is given."""
     for path in (settings.data, settings.edge_socket, published(settings) or settings.data):
         if re.search(r"[^ -~]|[\"'$;{}\\]", str(path)):
             raise BadSettings([f"edge: nginx cannot be told of a path such as {path}"])
-    lines = [*_main(settings), "http {", *_indented(_http(settings)), "}"]
+    lines = [*_main(settings), "http {", *_indented(_http(settings, log_buffer)), "}"]
     return "\n".join(lines) + "\n"
 
 
@@ -75,10 +75,10 @@ def _main(settings: Settings) -> Iterator[str]:
     yield "}"
 
 
-def _http(settings: Settings) -> Iterator[str]:
+def _http(settings: Settings, log_buffer: str) -> Iterator[str]:
     tier = None if settings.edge_nodes else published(settings)
     yield from _manners(settings)
-    yield from _log(settings)
+    yield from _log(settings, log_buffer)
     yield from _upstreams(settings)
     yield from _maps(settings, tier)
     yield "server {"
@@ -119,7 +119,7 @@ def _manners(settings: Settings) -> Iterator[str]:
         yield "real_ip_recursive on;"
 
 
-def _log(settings: Settings) -> Iterator[str]:
+def _log(settings: Settings, buffer: str) -> Iterator[str]:
     if settings.log_level in ("warning", "error"):
         yield "access_log off;"
         return
@@ -137,7 +137,7 @@ def _log(settings: Settings) -> Iterator[str]:
     }
     line = ",".join(f'"{word}":{value}' for word, value in words.items())
     yield f"log_format told escape=json '{{{line}}}';"
-    yield "access_log /dev/stderr told buffer=4k flush=1s;"
+    yield f"access_log /dev/stdout told buffer={buffer} flush=1s;"
 
 
 def _upstreams(settings: Settings) -> Iterator[str]:

@@ -5,8 +5,9 @@
     one of them dies  the other is stopped, and so are we, with 1: whoever started us starts both again
     we are killed     the system tells both to stop
 
-gunicorn is there first, so that nobody is ever refused for having come early. What nginx logs comes through a pipe of ours, so that its
-lines and gunicorn's never mix, wherever standard error leads.
+gunicorn is there first, so that nobody is ever refused for having come early. What nginx complains of comes through a pipe of ours and
+becomes lines like all others. Its lines of answers go straight to where ours go; if that cannot be opened twice, they come through the
+pipe as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import selectors
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -80,7 +82,7 @@ def _only_one(lock: Path) -> Iterator[None]:
 def _write(settings: Settings, program: str) -> None:
     """Write the configuration, if nginx takes it."""
     new = folder(settings) / "nginx.conf.new"
-    new.write_text(configuration(settings))
+    new.write_text(configuration(settings, "64k" if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode) else "4k"))
     done = subprocess.run([*_command(settings, program, new), "-t"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BadSettings([f"edge: {line}" for line in done.stderr.splitlines() if "[emerg]" in line] or [f"edge: {done.stderr}"])
@@ -127,7 +129,9 @@ class Both:
             ready.register(said, selectors.EVENT_READ, lambda: self._said.add(os.read(said, 65536)))
             while self._gunicorn is not None or self._nginx is not None:
                 if self._nginx is None and not self._stopping and _answers(self._settings.edge_socket):
-                    self._nginx = _started(_command(self._settings, self._program, _conf(self._settings)), signal.SIGQUIT, stderr=say)
+                    self._nginx = _started(
+                        _command(self._settings, self._program, _conf(self._settings)), signal.SIGQUIT, stdout=_log(say), stderr=say
+                    )
                 for key, _ in ready.select(self._patience()):
                     key.data()
                 if time.monotonic() > self._deadline:
@@ -241,9 +245,18 @@ def _complained(line: str) -> None:
     observe.event("nginx says", {"words": match[2] if match else line}, level=level)
 
 
-def _started(
-    command: list[str], last_word: int, *, env: Mapping[str, str] | None = None, stderr: int | None = None
-) -> subprocess.Popen[bytes]:
+def _log(pipe: int) -> int:
+    """Where nginx may write its log: our standard error, if it can be opened a second time, at its end; else a pipe."""
+    try:
+        flags = fcntl.fcntl(sys.stderr, fcntl.F_GETFL)
+        fcntl.fcntl(sys.stderr, fcntl.F_SETFL, flags | os.O_APPEND)
+        with Path("/dev/stderr").open("ab"):
+            return sys.stderr.fileno()
+    except (OSError, ValueError):
+        return pipe
+
+
+def _started(command: list[str], last_word: int, *, env: Mapping[str, str] | None = None, **streams: int) -> subprocess.Popen[bytes]:
     """A child that gets that signal should we be gone."""
     libc = ctypes.CDLL(None)
 
@@ -251,7 +264,7 @@ def _started(
         with suppress(AttributeError):
             libc.prctl(_DIES_WITH_US, last_word)
 
-    return subprocess.Popen(command, env=dict(env) if env else None, stdin=subprocess.DEVNULL, stderr=stderr, preexec_fn=tie)
+    return subprocess.Popen(command, env=dict(env) if env else None, stdin=subprocess.DEVNULL, preexec_fn=tie, **streams)  # type: ignore[call-overload, no-any-return]
 
 
 def _signal(child: subprocess.Popen[bytes], number: int) -> None:

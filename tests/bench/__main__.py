@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("inside", "cold", "hits", "memory", "far", "uploads")
+NAMES = ("inside", "cold", "hits", "memory", "far", "uploads", "edge")
 
 
 def main(wanted: list[str]) -> int:

@@ -48,12 +48,19 @@ def got(connection: http.client.HTTPConnection, path: str) -> int:
     return answer.status
 
 
-def requests_per_second(port: int, path: str, seconds: int) -> float:
-    """How many requests a second a server answers with 200, by wrk (Debian's package)."""
+def requests_per_second(port: int, path: str, seconds: int, *headers: str) -> float:
+    """How many requests a second a server answers with 200 (or 304), by wrk (Debian's package)."""
     wrk = shutil.which("wrk")
     if wrk is None:
         raise RuntimeError("wrk is not installed: apt-get install wrk")
-    words = [wrk, "-t1", "-c16", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"]
+    words = [
+        wrk,
+        "-t1",
+        "-c16",
+        f"-d{seconds}s",
+        *(word for header in headers for word in ("-H", header)),
+        f"http://127.0.0.1:{port}{path}",
+    ]
     told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
     if "Non-2xx" in told or "Socket errors" in told:
         raise RuntimeError(told)
