@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pkgutil
 import re
 import subprocess
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from imgproxy import wiring
 from imgproxy.edge import configuration
+from imgproxy.edge.expressions import door
 from imgproxy.errors import BadSettings
 from imgproxy.picture import EDITION, EDITION_TIME
 from imgproxy.stores.fs import FsStore
@@ -459,6 +462,16 @@ def test_nginx_takes_what_is_written(tmp_path: Path, settings: dict[str, str]) -
         [program, "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True, timeout=60
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_every_public_door_is_known_at_the_edge() -> None:
+    import imgproxy.web
+
+    modules = [import_module(f"imgproxy.web.{found.name}") for found in pkgutil.iter_modules(imgproxy.web.__path__)]
+    paths = [path for module in modules for path, _ in getattr(module, "ROUTES", ())]
+    assert len(paths) >= 8
+    for path in paths:
+        assert door(path) in settings_of(), path
 
 
 def test_a_path_that_nginx_would_misread_is_a_mistake() -> None:
