@@ -36,9 +36,18 @@ class _Command(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            _unseal()
             return super().invoke(ctx)
         except Error as error:
             raise click.ClickException(str(error)) from error
+
+
+def _unseal() -> None:
+    """Have the secrets that are in files in the environment, for this process and those that it starts."""
+    if any(name.endswith("_FILE") for name in os.environ):
+        from imgproxy import config
+
+        os.environ.update(config.unsealed(os.environ))
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,9 +63,12 @@ for _command in COMMANDS:
 @main.command()
 @click.option("--try", "samples", multiple=True, type=_FILE, help="Put this picture first; may be repeated.")
 @click.option("--edge", is_flag=True, help="With nginx in front, as its child; the same as the setting edge = nginx.")
-def serve(samples: tuple[Path, ...], edge: bool) -> None:
+@click.option("--read-only", is_flag=True, help="Without doors for writing and without work; follows what other nodes commit.")
+def serve(samples: tuple[Path, ...], edge: bool, read_only: bool) -> None:
     """Serve pictures by name with gunicorn, as the settings say; with nginx in front, if they want it."""
     environ = {**os.environ, "IMG_EDGE": "nginx"} if edge else dict(os.environ)
+    if read_only:
+        environ |= {"IMG_ADMIN": "off", "IMG_JOB_WORKERS": "0"}
     settings = _settings(environ)
     _warn(settings)
     _prepare()
@@ -68,10 +80,10 @@ def serve(samples: tuple[Path, ...], edge: bool) -> None:
     _tell_of_tokens(settings)
     click.echo(f"serving on {', '.join(settings.bind)} out of {settings.data}; stop with Ctrl-C")
     sys.stdout.flush()
-    words = [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))]
-    environ = _with_jemalloc(environ)
-    if settings.job_workers:
-        environ = keeper.start([sys.executable, "-P", "-c", "from imgproxy.cli import main; main()", "work"], environ)
+    words, environ = _gunicorn(), _with_jemalloc(environ)
+    beside = "follow" if read_only else "work" if settings.job_workers else ""
+    if beside:
+        environ = keeper.start([sys.executable, "-P", "-c", "from imgproxy.cli import main; main()", beside], environ)
     if settings.edge != "nginx":
         os.execve(sys.executable, words, environ)  # noqa: S606
     from imgproxy import observe
@@ -83,6 +95,21 @@ def serve(samples: tuple[Path, ...], edge: bool) -> None:
     finally:
         keeper.end(environ, settings.grace + 5)
     sys.exit(code)
+
+
+@main.command()
+def admin() -> None:
+    """Serve the doors for writing alone: at the address of the setting admin, or else where pictures would be served."""
+    settings = _settings()
+    address = settings.admin if settings.admin not in ("beside", "off") else ""
+    environ = {**os.environ, "IMG_ADMIN": "beside", "IMG_EDGE": "off", **({"IMG_BIND": address} if address else {})}
+    settings = _settings(environ)
+    _warn(settings)
+    _prepare()
+    _tell_of_tokens(settings)
+    click.echo(f"the doors for writing are at {', '.join(settings.bind)}, out of {settings.data}; stop with Ctrl-C")
+    sys.stdout.flush()
+    os.execve(sys.executable, [*_gunicorn(), "imgproxy.wsgi:admin()"], _with_jemalloc(environ))  # noqa: S606
 
 
 @main.command()
@@ -243,6 +270,10 @@ def _address(settings: Settings) -> str:
 def _warn(settings: Settings) -> None:
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def _gunicorn() -> list[str]:
+    return [sys.executable, "-m", "gunicorn", "-c", str(_conf("gunicorn.conf.py"))]
 
 
 def _with_jemalloc(environ: Mapping[str, str]) -> dict[str, str]:

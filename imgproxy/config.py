@@ -48,7 +48,13 @@ from imgproxy.spelling import (
 
 DEFAULT_FILE = Path("conf/imgproxy.toml")
 ADMIN_TOKEN = "IMG_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
-NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN, "IMG_SERVER", "IMG_TOKEN", "IMG_TOKEN_FILE"))
+SECRETS = (
+    *(ADMIN_TOKEN, "IMG_KEYS", "IMG_CALLBACK_KEYS", "IMG_PURGE_HEADERS", "ST_KEY", "OS_PASSWORD", "OS_APPLICATION_CREDENTIAL_SECRET"),
+    *("AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY"),
+)
+"""Variables that may be in a file instead, which the variable of that name and `_FILE` names."""
+_FILES = tuple(f"{name}_FILE" for name in SECRETS)
+NOT_OURS_TO_READ = frozenset(("IMG_CONFIG", ADMIN_TOKEN, "IMG_SERVER", "IMG_TOKEN", "IMG_TOKEN_FILE", *_FILES))
 """Variables that are known, but are no settings of this object."""
 
 _LONGEST_SOCKET = 107
@@ -191,6 +197,26 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 def presets_of(settings: Settings) -> dict[str, str]:
     """The presets by their names, with those that the versioned interface cannot do without."""
     return {**PRESETS, **settings.presets}
+
+
+def unsealed(environ: Mapping[str, str]) -> dict[str, str]:
+    """The secrets that are in files; one that is in the environment too is the environment's."""
+    found, mistakes = {}, []
+    for name, file in zip(SECRETS, _FILES, strict=True):
+        if not environ.get(file) or environ.get(name):
+            continue
+        try:
+            found[name] = Path(environ[file]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            mistakes.append(f"{file}: {environ[file]}: {error.strerror if isinstance(error, OSError) else 'is no text'}")
+    if mistakes:
+        raise BadSettings(mistakes)
+    return found
+
+
+def with_nodes(settings: Settings, nodes: tuple[str, ...]) -> Settings:
+    """The same settings, with these nodes to spread names over."""
+    return msgspec.structs.replace(settings, edge_nodes=nodes)
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str]]:

@@ -153,13 +153,9 @@ def house_and_opening(settings: Settings, environ: Mapping[str, str]) -> tuple[H
     return house, Opening(lambda: _office(settings, _furnished(settings, shelves, house, quiet)), "the repository")
 
 
-def clerk_of(settings: Settings, opening: Opening) -> Clerk:
-    """Who does at this node what nobody asks for, once the words are there."""
-    clerk = Clerk(
-        settings.data / "run" / "clerk", settings.autocommit, lambda event, words: observe.event(event, {"who": "clerk", **words})
-    )
-    opening.then(lambda office: clerk.start(office.words))
-    return clerk
+def clerk_of(settings: Settings) -> Clerk:
+    """Who does at this node what nobody asks for."""
+    return Clerk(settings.data / "run" / "clerk", settings.autocommit, lambda event, words: observe.event(event, {"who": "clerk", **words}))
 
 
 def entrance_of(settings: Settings, environ: Mapping[str, str]) -> Entrance:

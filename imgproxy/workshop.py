@@ -88,7 +88,13 @@ class Bench:
         ledger, queue, life = self._kept
         keys = self._settings.callback_keys
         key = keys[0] if keys else key_of(self._settings.data / "callback.key")
-        terms = Terms(threads, self._settings.task_tries, deliveries=self._settings.callback_tries, key=key)
+        terms = Terms(
+            threads,
+            self._settings.task_tries,
+            deliveries=self._settings.callback_tries,
+            key=key,
+            pulse=self._settings.data / "run" / "worker",
+        )
         return Worker(ledger, queue, life, self.shop, terms, _told, observe.surprised)
 
     def _missing(self, suffixes: tuple[str, ...], presets: tuple[str, ...], query: Mapping[str, object], after: str) -> Iterator[str]:

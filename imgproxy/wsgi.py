@@ -71,7 +71,8 @@ def _settings(environ: Mapping[str, str] | None) -> tuple[Mapping[str, str], Set
 
 def _begin(settings: Settings, opening: Opening) -> None:
     """Open the office and give this process its chance of the clerk, who stops when it does."""
-    clerk = wiring.clerk_of(settings, opening)
+    clerk = wiring.clerk_of(settings)
+    opening.then(lambda office: clerk.start(office.words))
     atexit.register(clerk.stop)
     opening.start()
 

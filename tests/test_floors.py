@@ -59,6 +59,7 @@ FLOORS = {
 SAME_FLOOR = {
     ("cli", "commands"),
     ("cli", "edge"),
+    ("commands", "edge"),
     ("fetch", "calls"),
     ("jobs", "uploads"),
     ("pool", "render"),
@@ -70,7 +71,10 @@ SAME_FLOOR = {
 """The window to the internet calls like everybody; the child processes of the pool run the renderer; its parts are a package of their own;
 the wiring knows every class, the doors' too, and has its bench in a file of its own."""
 
-ONLY_FOR = {"config": {"wiring", "workshop", "cli", "edge", "wsgi"}, "observe": {"edge", "web", "wiring", "workshop", "cli", "wsgi"}}
+ONLY_FOR = {
+    "config": {"wiring", "workshop", "cli", "commands", "edge", "wsgi"},
+    "observe": {"edge", "web", "wiring", "workshop", "cli", "wsgi"},
+}
 """What most of the house never asks, however high it lives."""
 
 HOMES = {

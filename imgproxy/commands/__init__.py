@@ -6,12 +6,13 @@ words.py    sessions, commits, search, restore, sync, verify, import
 export.py   originals laid out for people
 token.py    who may write by HTTP
 jobs.py     fetch, make ahead, and the worker that does it
+front.py    nginx before several nodes, and how a server is
 """
 
 from __future__ import annotations
 
-from imgproxy.commands import export, jobs, token, words
+from imgproxy.commands import export, front, jobs, token, words
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (*words.COMMANDS, *export.COMMANDS, *token.COMMANDS, *jobs.COMMANDS)
+COMMANDS = (*words.COMMANDS, *export.COMMANDS, *token.COMMANDS, *jobs.COMMANDS, *front.COMMANDS)

@@ -34,9 +34,13 @@ def work(workers: int | None) -> None:
     settings = wiring.settings_of(os.environ)
     opened = wiring.furnish(settings, os.environ)
     worker = wiring.worker_of(settings, opened, workers or max(1, settings.job_workers))
+    clerk = wiring.clerk_of(settings)
+    clerk.start(opened.words)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    if not worker.run(settings.grace):
+    finished = worker.run(settings.grace)
+    clerk.stop()
+    if not finished:
         sys.stderr.flush()
         os._exit(1)  # what is still under way goes with this process, and is done again by the next
     opened.close()

@@ -225,7 +225,11 @@ def _proxying(settings: Settings) -> Iterator[str]:
     yield "proxy_connect_timeout 2s;"
     yield f"proxy_read_timeout {round(settings.patience) + 10}s;"
     yield "proxy_buffers 8 32k;"
-    yield "proxy_next_upstream error;"
+    if settings.edge_nodes:
+        yield "proxy_next_upstream error timeout;  # a node that was switched off answers nothing at all"
+        yield "proxy_next_upstream_timeout 8s;"
+    else:
+        yield "proxy_next_upstream error;"
     yield f"proxy_next_upstream_tries {_TRIES};"
 
 

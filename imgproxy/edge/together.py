@@ -53,8 +53,8 @@ def serve(settings: Settings, gunicorn: list[str], environ: Mapping[str, str]) -
     program = nginx()
     folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
     _warn_of_blindness(settings)
-    with _only_one(folder(settings) / "lock"):
-        _write(settings, program)
+    with only_one(folder(settings) / "lock"):
+        write_configuration(settings, program)
         return Both(settings, program, gunicorn, environ).run()
 
 
@@ -69,7 +69,7 @@ def _warn_of_blindness(settings: Settings) -> None:
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Iterator[None]:
     """Raise `BadSettings` if another one serves out of the same directory: it would lose its socket to us."""
     with lock.open("ab") as file:
         try:
@@ -79,11 +79,11 @@ def _only_one(lock: Path) -> Iterator[None]:
         yield
 
 
-def _write(settings: Settings, program: str) -> None:
+def write_configuration(settings: Settings, program: str) -> None:
     """Write the configuration, if nginx takes it."""
     new = folder(settings) / "nginx.conf.new"
     new.write_text(configuration(settings, "64k" if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode) else "4k"))
-    done = subprocess.run([*_command(settings, program, new), "-t"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command(settings, program, new), "-t"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BadSettings([f"edge: {line}" for line in done.stderr.splitlines() if "[emerg]" in line] or [f"edge: {done.stderr}"])
     new.rename(_conf(settings))
@@ -93,10 +93,10 @@ def _conf(settings: Settings) -> Path:
     return folder(settings) / "nginx.conf"
 
 
-def _command(settings: Settings, program: str, conf: Path) -> list[str]:
+def command(settings: Settings, program: str, conf: Path | None = None) -> list[str]:
     """nginx in the foreground, as the user that we are."""
     words = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
-    return [program, "-e", "stderr", "-p", str(folder(settings)), "-c", str(conf), "-g", words]
+    return [program, "-e", "stderr", "-p", str(folder(settings)), "-c", str(conf or _conf(settings)), "-g", words]
 
 
 class Both:
@@ -129,9 +129,7 @@ class Both:
             ready.register(said, selectors.EVENT_READ, lambda: self._said.add(os.read(said, 65536)))
             while self._gunicorn is not None or self._nginx is not None:
                 if self._nginx is None and not self._stopping and _answers(self._settings.edge_socket):
-                    self._nginx = _started(
-                        _command(self._settings, self._program, _conf(self._settings)), signal.SIGQUIT, stdout=_log(say), stderr=say
-                    )
+                    self._nginx = _started(command(self._settings, self._program), signal.SIGQUIT, stdout=_log(say), stderr=say)
                 for key, _ in ready.select(self._patience()):
                     key.data()
                 if time.monotonic() > self._deadline:
@@ -203,7 +201,7 @@ class Both:
             settings = wiring.settings_of(self._environ)
             if settings.edge_socket != self._settings.edge_socket or settings.data != self._settings.data:
                 raise BadSettings(["data, edge_socket: cannot change while we serve"])
-            _write(settings, self._program)
+            write_configuration(settings, self._program)
         except BadSettings as error:
             observe.event("the new settings are wrong, and the old ones stay", {"why": str(error)}, level="error")
             return

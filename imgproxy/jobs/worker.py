@@ -11,7 +11,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from imgproxy.errors import BadAddress, Busy, CallFailed, Error, NotTheWriter, RendererLost, StoreRefused, StoreTrouble
@@ -55,13 +57,17 @@ class Life(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How many threads work; how often work and callbacks are tried, and after how many seconds for the second time; who signs."""
+    """How many threads work; how often work and callbacks are tried, and after how many seconds for the second time; who signs.
+
+    `pulse` is a file that is touched every second.
+    """
 
     threads: int = 4
     attempts: int = 5
     pause: float = 1.0
     deliveries: int = 8
     key: bytes = b""
+    pulse: Path | None = None
 
 
 Told = Callable[[str, Mapping[str, object]], object]
@@ -228,6 +234,7 @@ class Worker:
         culled = time.monotonic()
         while True:
             self._safely(self._life.beat)
+            self._safely(self._pulse)
             self._safely(lambda: self._queue.wake(time.time()))
             self._safely(self._give_back)
             self._safely(self._find_lost)
@@ -236,6 +243,11 @@ class Worker:
                 self._safely(self._cull)
             if self._stopping.wait(_ROUND):
                 return
+
+    def _pulse(self) -> None:
+        with suppress(OSError):
+            if self._terms.pulse is not None:
+                self._terms.pulse.touch()
 
     def _give_back(self) -> None:
         lives: dict[str, bool] = {self._name: True}

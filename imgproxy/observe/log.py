@@ -73,10 +73,11 @@ def configure(level: str = "info", format: str = "auto") -> None:
 
 
 def adopt_logging(level: str = "info") -> None:
-    """Bring the standard library's logging, and with it everybody else's, into our form."""
+    """Bring the standard library's logging, and with it everybody else's, into our form; of others but gunicorn, no mere news."""
     root = logging.getLogger()
     root.handlers = [Foreign()]
-    root.setLevel(level.upper())
+    root.setLevel("WARNING" if level == "info" else level.upper())
+    logging.getLogger("gunicorn").setLevel(level.upper())
     logging.captureWarnings(True)
 
 
