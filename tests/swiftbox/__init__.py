@@ -29,6 +29,7 @@ class Shape:
     """How a Swift is laid out, and how patient its proxy is.
 
     Ports of 0 are chosen; `policies` are further storage policies, `without` parts of the pipeline to leave out, each with commas.
+    `listen` is where the proxy is for others, `key` what they say to be let in.
     """
 
     nodes: int = 1
@@ -44,6 +45,8 @@ class Shape:
     error_interval: int = 60
     node_timeout: float = 10.0
     sweep: float = 0.0
+    listen: str = HOST
+    key: str = "testing"
 
 
 class SwiftBox:

@@ -54,7 +54,7 @@ def _shape(top: Path, asked: Shape) -> Shape:
     """What was asked, with ports; a box that exists keeps its form and its ports, or its rings would lie."""
     saved = top / "box.json"
     if saved.exists():
-        return dataclasses.replace(Shape(**json.loads(saved.read_text())), sweep=asked.sweep)
+        return dataclasses.replace(Shape(**json.loads(saved.read_text())), sweep=asked.sweep, listen=asked.listen, key=asked.key)
     start = os.getpid() * 7 % 400 * STRIDE
     offers = [(start + step) % ROOM for step in range(0, ROOM, STRIDE)]
     base, port = asked.base_port, asked.port

@@ -81,7 +81,7 @@ def server_conf(top: Path, kind: str, node: int, port: int) -> Conf:
 def proxy_conf(top: Path, shape: Shape) -> Conf:
     """The proxy: who may come in, and how long it waits for the others."""
     pipeline = " ".join(part for part in PIPELINE.split() if part not in shape.without.split(","))
-    conf: Conf = {"DEFAULT": _default(top, shape.port), "pipeline:main": {"pipeline": pipeline}}
+    conf: Conf = {"DEFAULT": _default(top, shape.port) | {"bind_ip": shape.listen}, "pipeline:main": {"pipeline": pipeline}}
     conf |= {f"filter:{name}": {"use": f"egg:swift#{name.replace('-', '_')}"} for name in PIPELINE.split()[:-1]}
     conf["app:proxy-server"] = {
         "use": "egg:swift#proxy",
@@ -100,7 +100,7 @@ def proxy_conf(top: Path, shape: Shape) -> Conf:
     conf["filter:tempauth"] |= {
         "token_life": shape.token_life,
         "user_admin_admin": "admin .admin .reseller_admin",
-        "user_test_tester": "testing .admin",
+        "user_test_tester": f"{shape.key} .admin",
         "user_test_tester3": "testing3",
         "user_test2_tester2": "testing2 .admin",
     }

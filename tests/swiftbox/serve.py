@@ -249,11 +249,11 @@ class Supervisor:
         return {
             "auth_url": here + "/auth/v1.0",
             "user": "test:tester",
-            "key": "testing",
+            "key": self._shape.key,
             "storage_url": here + "/v1/AUTH_test",
             "s3_endpoint": here,
             "s3_access_key": "test:tester",
-            "s3_secret_key": "testing",
+            "s3_secret_key": self._shape.key,
             "s3_region": "us-east-1",
             "port": self._shape.port,
             "dir": str(self._top),
