@@ -28,6 +28,7 @@ RETRIES = [0, 50, 100, 200, 400, 800, 1600, 3000, 3000, 3000]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("tus")) as server:
+        _eventually(lambda: server.ask("OPTIONS", PATH).status == 204)  # pictures are served before writing is
         yield server
 
 
