@@ -56,7 +56,7 @@ class Asker:
 def asker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     home = tmp_path_factory.mktemp("lookups")
     logo = written(home / "logo.png", png(10, 10))
-    with serving(home / "var", IMG_MARKS=f"logo={logo}?size=200") as server:
+    with serving(home / "var", IMG_MARKS=f"logo={logo}?size=200", IMG_ADMIN="off") as server:
         server.put(written(home / "a.png", PICTURE))
         said(server, HASH, **SHOP)
         yield Asker(server)
