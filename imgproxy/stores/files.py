@@ -10,6 +10,7 @@ import fcntl
 import heapq
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -152,6 +153,46 @@ def draft(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
     finally:
         with suppress(OSError):
             path.unlink()
+
+
+@contextmanager
+def drafted(directory: Path, source: BinaryIO) -> Iterator[tuple[Path, BinaryIO]]:
+    """A draft of all that `source` still yields; a file that never had a name, and lies on the same disk, is that draft itself."""
+    path = directory / token_hex(16)
+    if _named(source, path):
+        try:
+            yield path, source
+        finally:
+            with suppress(OSError):
+                path.unlink()
+        return
+    with draft(directory) as (path, file):
+        pour(source, file)
+        yield path, file
+
+
+def nameless(directory: Path) -> BinaryIO:
+    """A new file without a name: it is gone with whoever holds it open, unless it is given one."""
+    try:
+        return os.fdopen(os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
+    except (AttributeError, IsADirectoryError, NotImplementedError):
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    return tempfile.TemporaryFile(dir=directory, buffering=0)
+
+
+def _named(source: BinaryIO, path: Path) -> bool:
+    """Whether a file that never had a name has this one now; the kernel gives it to no other."""
+    try:
+        number = source.fileno()
+        if source.tell() != 0 or os.fstat(number).st_nlink != 0:
+            return False
+        os.link(f"/proc/self/fd/{number}", path, src_dir_fd=number, follow_symlinks=True)  # with a descriptor links are really followed
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def pour(source: BinaryIO, file: BinaryIO) -> None:

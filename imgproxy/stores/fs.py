@@ -26,7 +26,7 @@ from typing import BinaryIO
 
 from imgproxy.errors import StoreDown
 from imgproxy.stores import Blob, Item, checked_key
-from imgproxy.stores.files import ABSENT, Fanned, Layout, Plain, draft, opened, pour, spoken, sweep, sync_directory, walk, write
+from imgproxy.stores.files import ABSENT, Fanned, Layout, Plain, draft, drafted, opened, spoken, sweep, sync_directory, walk, write
 
 _STRIPES = 64
 _SETTLED = 2**18
@@ -71,13 +71,11 @@ class FsStore:
             self._settle(path.parent)
             if self._taken(path) and create:
                 return False
-        with draft(self._drafts) as (written, file):
-            pour(source, file)
-            with spoken(), self._locked(key):
-                if self._taken(path) and create:
-                    return False
-                self._note(key, _synced(file), (type, dict(note or {})))
-                return self._place(written, path, create)
+        with drafted(self._drafts, source) as (written, file), spoken(), self._locked(key):
+            if self._taken(path) and create:
+                return False
+            self._note(key, _synced(file), (type, dict(note or {})))
+            return self._place(written, path, create)
 
     def delete(self, key: str) -> bool:
         path = self._root / self._layout.path(checked_key(key))

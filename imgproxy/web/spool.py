@@ -10,7 +10,6 @@ import base64
 import binascii
 import hmac
 import re
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,7 @@ from falcon.media.multipart import MultipartParseError, MultipartParseOptions
 from imgproxy.errors import BadBody, BadRecord, Busy, Error, NotAnImage, TooLarge
 from imgproxy.images import Summing, Sums
 from imgproxy.picture import HEAD, MEDIA_TYPES, sniff
-from imgproxy.stores.files import spoken, write
+from imgproxy.stores.files import nameless, spoken, write
 from imgproxy.web.body import PIECE, Body
 
 MULTIPART = "multipart/form-data"
@@ -133,7 +132,7 @@ class Inbox:
             raise Busy("too many files are on their way")
         try:
             with spoken():
-                file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - closed below
+                file = nameless(self._directory)
             with file:
                 yield file
         finally:

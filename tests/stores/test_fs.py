@@ -21,6 +21,7 @@ import pytest
 
 from imgproxy.errors import StoreDown, StoreFull
 from imgproxy.stores import files
+from imgproxy.stores.files import nameless
 from imgproxy.stores.fs import FsStore
 from tests.stores.conformance import HASH, body, keys
 from tests.stores.conformance import TestConformance as TestConformance
@@ -523,3 +524,22 @@ def test_the_memory_of_a_listing_does_not_grow_with_the_objects(root: Path, monk
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.5
+
+
+def test_a_file_that_never_had_a_name_is_kept_as_it_is(tmp_path: Path) -> None:
+    store = FsStore(tmp_path / "store")
+    (tmp_path / "spool").mkdir()
+    with nameless(tmp_path / "spool") as file:
+        file.write(b"some bytes")
+        file.seek(0)
+        inode = os.fstat(file.fileno()).st_ino
+        assert store.put("a/b", file, type="text/plain", note={"a": "b"}, create=True)
+        file.seek(0)
+        assert not store.put("a/b", file, create=True)
+    found = store.get("a/b")
+    assert found is not None
+    with found:
+        assert (found.file.read(), found.item.type, dict(found.item.note)) == (b"some bytes", "text/plain", {"a": "b"})
+        assert os.fstat(found.file.fileno()).st_ino == inode
+    assert list((tmp_path / "store" / "~tmp").iterdir()) == []
+    assert list((tmp_path / "spool").iterdir()) == []
