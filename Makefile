@@ -12,7 +12,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help serve swift test check fix bench kill lock clean
+.PHONY: help serve swift test containers check fix bench kill lock clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -25,6 +25,9 @@ swift: .venv/installed ## run a real Swift to try with, and throw it away at Ctr
 
 test: .venv/installed ## run every test, on all cores (T="tests/test_grammar.py -k law" runs a part)
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
+
+containers: .venv/installed ## build the image and try all of compose.yaml with a Docker engine, some minutes long (RESTARTS=100 for a long run)
+	RESTARTS=$(or $(RESTARTS),3) $(BIN)/python -m pytest -s --timeout 3600 tests/containers/image.py tests/containers/walk.py $(T)
 
 check: .venv/installed ## look for what is wrong without running it: form, habits, types
 	@wrong=0; for look in "ruff format --check ." "ruff check ." "mypy"; do echo "$$look"; $(BIN)/$$look || wrong=1; done; exit $$wrong

@@ -151,6 +151,9 @@ def _upstreams(settings: Settings) -> Iterator[str]:
     yield "    hash $spread consistent;"
     yield from (f"    server {node} max_fails=1 fail_timeout=2s;" for node in settings.edge_nodes)
     yield from ("    keepalive 32;", "}")
+    yield "upstream anybody {  # when all seem to be away, as when one goes just after another has come back"
+    yield from (f"    server {node} max_fails=0;" for node in settings.edge_nodes)
+    yield "}"
     yield "upstream desk {  # what people say is said to one node; the others stand in for it"
     first, *others = settings.edge_nodes
     yield f"    server {first} max_fails=1 fail_timeout=2s;"
@@ -194,13 +197,16 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
         yield f"listen {'*' * address.startswith(':')}{address};"
     yield "merge_slashes off;"
     yield "recursive_error_pages on;"
-    for status in _REFUSALS:
-        yield f"error_page {_ALSO.get(status, status)} /~problem/{status};"
+    yield from _told_by_us("502 ")
     yield from _proxying(settings)
     for status in _REFUSALS:
         yield from _place(f"= /~problem/{status}", ["internal;", *chain(*_refusal(status))])
     for path in _GUARDED:
         yield from _place(f"^~ {path}", _guarded(settings))
+    if settings.edge_nodes:
+        yield from _place("/", [*_asked_behind(), *_told_by_us(), "error_page 502 = @anybody;"])
+        yield from _place("@anybody", ["proxy_pass http://anybody;"])
+        return
     if tier is None:
         yield from _place("/", _asked_behind())
         return
@@ -211,6 +217,12 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
         yield from _place("@house", _asked_behind())
     yield from _place(f"^~ {read.ACCELERATED}", _accelerated(settings, tier))
     yield from _place("@bytes", [*_forwarded("bytes"), "proxy_pass http://house$request_uri;"])
+
+
+def _told_by_us(also: str = "") -> Iterator[str]:
+    """The pages of our refusals; `also` are statuses of those behind that count as 503."""
+    for status in _REFUSALS:
+        yield f"error_page {_ALSO.get(status, status)} /~problem/{status};".replace("502 ", also)
 
 
 def _place(where: str, lines: Iterable[str]) -> Iterator[str]:

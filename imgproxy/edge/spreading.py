@@ -1,8 +1,9 @@
 """nginx alone, in front of several nodes: started, told when a node has another address, and stopped.
 
 nginx looks names up once, when it reads its configuration, and refuses one with a name that leads nowhere. So the names are looked up
-here, again and again: a node without an address is left out until it has one, and nginx reads its configuration anew whenever
-something has changed. What it works at meanwhile goes on.
+here, again and again, and nginx reads its configuration anew when a node has other addresses than before. A node that has never had one
+is left out until it has; one that has lost its own is just away, and nginx finds it where it was when it comes back. What nginx works at
+meanwhile goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from imgproxy.edge.nginx import folder
 from imgproxy.edge.together import Lines, command, nginx, only_one, write_configuration
 from imgproxy.errors import BadSettings
 
-LOOK = 2.0
+LOOK = 1.0
 """Names are looked up again after so many seconds."""
 
 Found: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
@@ -86,11 +87,11 @@ class Spread:
                 return 0 if self._stopping else 1
 
     def _look(self) -> None:
-        before: Found | None = None
+        known: Found | None = None
         while True:
             now = found(self._settings.edge_nodes)
-            if now != before:
-                before = now
+            if known is None or set(now) - set(known):
+                known = now
                 self._events.put(now)
             time.sleep(LOOK)
 
