@@ -162,8 +162,8 @@ def test_the_lines_of_other_libraries_take_our_form() -> None:
 import logging, warnings
 observe.adopt_logging("info")
 observe.begin("r2")
-logging.getLogger("other").info("hello %s", "you")
-logging.getLogger("other").debug("unheard")
+logging.getLogger("gunicorn.error").info("hello %s", "you")
+logging.getLogger("other").info("unheard")
 try:
     1 / 0
 except ZeroDivisionError:
@@ -171,7 +171,7 @@ except ZeroDivisionError:
 warnings.warn("careful")
 """
     hello, broken, warned = lines(code)
-    assert (hello["event"], hello["logger"], hello["level"], hello["request"]) == ("hello you", "other", "info", "r2")
+    assert (hello["event"], hello["logger"], hello["level"], hello["request"]) == ("hello you", "gunicorn.error", "info", "r2")
     assert broken["level"] == "error"
     assert "ZeroDivisionError" in str(broken["trace"])
     assert (warned["logger"], warned["level"]) == ("py.warnings", "warning")
@@ -204,7 +204,7 @@ observe.adopt_logging("info")
 observe.begin("r3")
 observe.event("during")
 observe.record(observe.Answer("GET", "/", 200))
-logging.getLogger("other").info("another client spoke nonsense")
+logging.getLogger("other").warning("another client spoke nonsense")
 """
     ids = {str(line["event"]): line.get("request") for line in lines(code)}
     assert ids == {"during": "r3", "answered": "r3", "another client spoke nonsense": None}

@@ -217,6 +217,19 @@ def test_a_directory_deeper_than_a_socket_name_may_be_is_no_matter(tmp_path: Pat
         os.kill(pooling.keepers(directory)[0], signal.SIGKILL)
 
 
+def test_a_job_whose_renderer_went_with_its_keeper_is_done_by_another(run: Path, opened: Opener) -> None:
+    pool = opened(PLAN)
+    pooling.ready(pool, run, 2)
+    attempt = pooling.Attempt(pooling.slow, pool)
+    pooling.busy(run)
+    (keeper,) = pooling.keepers(run)
+    os.kill(keeper, signal.SIGKILL)
+    made = attempt.result()
+    assert isinstance(made, bytes), made
+    assert b"ftypavif" in made[:16]
+    assert pooling.keepers(run) != [keeper]
+
+
 def test_twenty_processes_that_start_at_once_share_one_keeper(run: Path) -> None:
     clients = [pooling.client(run, "wait") for _ in range(20)]
     try:

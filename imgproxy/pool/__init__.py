@@ -88,14 +88,20 @@ class Pool:
         self._company.leave()
 
     def _ask(self, ask: Head, sources: Sequence[BinaryIO], patience: float) -> tuple[Head, bytes]:
-        """Have a job done; one that is cut off before a renderer took it up is queued again."""
+        """Have a job done; one that is cut off before a renderer took it up, or with all renderers and their keeper, is queued again."""
         until = time.monotonic() + patience
+        orphaned = False
         with _reached(), _descriptors(sources, self._limits.file_bytes) as files:
             while True:
                 with self._company.connect(until) as wire:
                     renderer = _started(wire, ask, files, until)
                     if renderer is not None:
-                        return self._result(wire, renderer)
+                        try:
+                            return self._result(wire, renderer)
+                        except RendererLost:
+                            if orphaned or self._company.is_kept():
+                                raise
+                            orphaned = True
                 pause(until)
 
     def _result(self, wire: Wire, renderer: int) -> tuple[Head, bytes]:
