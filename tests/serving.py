@@ -59,6 +59,11 @@ class Server:
             connection.close()
 
     @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def token(self) -> str:
         """The token that the first start has made."""
         return (self.data / "admin.token").read_text().strip()

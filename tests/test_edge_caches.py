@@ -17,8 +17,8 @@ import pytest
 
 from tests.edging import edging, nginx
 from tests.plain import png, written
+from tests.readers import Readers, until
 from tests.serving import COMMAND, Response, Server, environment, free_port
-from tests.test_edge_together import Askers, until
 
 VCL = Path(__file__).parent.parent / "conf" / "varnish.vcl"
 
@@ -75,11 +75,11 @@ def test_names_are_spread_over_nodes_and_a_node_that_dies_costs_no_read(tmp_path
         assert sum(lying) == 30
         assert min(lying) >= 3
         assert front.get("/junk").status == 404
-        with Askers(front, hash, 100) as askers:
-            askers.more(20)
+        with Readers(front.address, hash) as readers:
+            readers.more(20)
             nodes[1].process.send_signal(signal.SIGKILL)
-            askers.more(100)
-        assert set(askers.answers) == {200}
+            readers.more(100)
+        assert set(readers.answers) == {"200"}
 
 
 # ---- Varnish

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import subprocess
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +14,7 @@ import pytest
 from imgproxy.edge.together import Lines
 from tests.edging import edging, nginx
 from tests.plain import png, written
+from tests.readers import Readers, until
 from tests.serving import COMMAND, Server, environment
 
 
@@ -31,56 +28,10 @@ def child(server: Server, word: str) -> int:
     return next(pid for pid, command in children(server.process.pid).items() if word in command)
 
 
-def until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def is_alive(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-class Askers:
-    """Threads that ask for pictures, hits and cold ones, while the block runs; and what they were answered."""
-
-    def __init__(self, server: Server, hash: str, first: int) -> None:
-        self._server = server
-        self._hash = hash
-        self._next = first
-        self._done = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(cold,)) for cold in (True, False, False)]
-        self.answers: Counter[object] = Counter()
-
-    def __enter__(self) -> Askers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join(90)
-
-    def more(self, count: int) -> None:
-        """Wait until so many more were answered."""
-        wanted = self.answers.total() + count
-        until(lambda: self.answers.total() >= wanted, "nobody is answered any more")
-
-    def _ask(self, cold: bool) -> None:
-        while not self._done.is_set():
-            with self._lock:
-                self._next += cold
-            side = self._next if cold else 50
-            try:
-                answer: object = self._server.get(f"/{self._hash}-{side}x{side}.png").status
-            except (OSError, http.client.HTTPException) as error:
-                answer = repr(error)
-            self.answers[answer] += 1
 
 
 def put(server: Server) -> str:
@@ -91,16 +42,16 @@ def put(server: Server) -> str:
 def test_a_workers_death_is_not_the_clients(tmp_path: Path) -> None:
     with edging(tmp_path / "var") as server:
         hash = put(server)
-        with Askers(server, hash, 100) as askers:
+        with Readers(server.address, hash) as readers:
             for _ in range(3):
-                askers.more(20)
+                readers.more(20)
                 gunicorn = child(server, "gunicorn")
                 for worker in children(gunicorn):
                     with suppress(ProcessLookupError):
                         os.kill(worker, signal.SIGKILL)
                 until(lambda of=gunicorn: len(children(of)) >= 2, "no new workers")  # type: ignore[misc]
-            askers.more(20)
-        assert set(askers.answers) == {200}
+            readers.more(20)
+        assert set(readers.answers) == {"200"}
 
 
 def test_new_settings_are_taken_up_without_a_lost_request(tmp_path: Path) -> None:
@@ -114,16 +65,16 @@ def test_new_settings_are_taken_up_without_a_lost_request(tmp_path: Path) -> Non
             return answer.headers["access-control-allow-origin"]
 
         assert origin("-50x50.png") == origin(".png") == "https://one.example"
-        with Askers(server, hash, 100) as askers:
-            askers.more(20)
+        with Readers(server.address, hash) as readers:
+            readers.more(20)
             conf.write_text('cors = "https://two.example"\n')
             server.process.send_signal(signal.SIGHUP)
             until(lambda: origin("-50x50.png") == origin(".png") == "https://two.example", "the old settings stay")
             conf.write_text('policy = "whatever"\n')
             server.process.send_signal(signal.SIGHUP)
             until(lambda: "the old ones stay" in (server.data / "server.log").read_text(), "nobody complains")
-            askers.more(20)
-        assert set(askers.answers) == {200}
+            readers.more(20)
+        assert set(readers.answers) == {"200"}
         assert origin("-50x50.png") == "https://two.example"
 
 

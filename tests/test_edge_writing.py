@@ -15,8 +15,8 @@ import pytest
 
 from tests.edging import edging
 from tests.plain import png
+from tests.readers import until
 from tests.serving import Response, Server
-from tests.test_edge_together import until
 
 TUS = {"Tus_Resumable": "1.0.0"}
 

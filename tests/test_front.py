@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +14,10 @@ import pytest
 from imgproxy.edge.spreading import found
 from tests.edging import nginx
 from tests.plain import png, written
+from tests.readers import until
 from tests.serving import COMMAND, Server, environment, free_port, serving
 
 TOKEN = "a-token-of-thirty-two-characters-or-more"
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @contextmanager

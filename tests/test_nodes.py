@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.album import swift_settings
-from tests.containers.engine import Readers
 from tests.edging import nginx
 from tests.jobs.conftest import redis_url
 from tests.plain import png
+from tests.readers import Readers, until
 from tests.serving import Server, free_port
 from tests.swift_fixtures import swift_box_1
 from tests.swiftbox import SwiftBox
 from tests.test_edge_together import children, is_alive
-from tests.test_front import running, until, well
+from tests.test_front import running, well
 
 __all__ = ["redis_url", "swift_box_1"]
 
@@ -79,7 +79,7 @@ def test_nodes_over_one_store_stand_in_for_each_other(cluster: Cluster) -> None:
     until(lambda: edge.ask("GET", task, token=TOKEN).json["state"] == "succeeded", "nobody derives")
     until(committed(edge), "not committed")
 
-    with Readers(f"127.0.0.1:{edge.port}", hashes[0], 100) as readers:
+    with Readers(edge.address, hashes[0]) as readers:
         readers.more(30)
         lost = children(nodes["two"].process.pid)
         nodes["two"].process.kill()

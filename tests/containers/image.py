@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from tests.containers.engine import ROOT, address_of, answers, ask, built, container, docker, until
+from tests.containers.engine import ROOT, address_of, answers, built, container, docker
 from tests.plain import png
+from tests.readers import ask, until
 
 TOKEN = "a-token-of-thirty-two-characters-or-more"
 SAID = f"Bearer {TOKEN}"

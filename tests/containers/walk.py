@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.containers.engine import Readers, Stack, answers, ask, built, stack, until
+from tests.containers.engine import Stack, answers, built, stack
 from tests.plain import png
+from tests.readers import Readers, ask, until
 
 RESTARTS = int(os.environ.get("RESTARTS", "3"))
 NODES = ("node1", "node2")
@@ -81,7 +82,7 @@ def test_what_is_deleted_on_one_node_is_gone_on_the_other(all_of_it: Stack) -> N
 def test_a_node_that_is_killed_is_missed_by_nobody_who_reads(all_of_it: Stack) -> None:
     one = all_of_it
     hash = put(one, png(900, 900, seed=20))
-    with Readers(one.edge, hash, 100) as readers:
+    with Readers(one.edge, hash) as readers:
         readers.more(100)
         for service in NODES:
             one.compose("kill", service)
@@ -117,7 +118,7 @@ def test_an_empty_node_comes_back_out_of_swift(all_of_it: Stack) -> None:
 def test_nodes_are_restarted_one_by_one_without_a_lost_request(all_of_it: Stack) -> None:
     one = all_of_it
     hash = put(one, png(900, 900, seed=40))
-    with Readers(one.edge, hash, 100) as readers:
+    with Readers(one.edge, hash) as readers:
         readers.more(50)
         for number in range(RESTARTS):
             service = NODES[number % len(NODES)]
