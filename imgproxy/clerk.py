@@ -4,7 +4,8 @@
 - follows what other nodes commit, and lets this node forget what they have deleted;
 - removes deleted originals from the store, again and again until that succeeds;
 - keeps the lease as long as this node goes on writing, and lets the next writer in when it does not;
-- takes the snapshots that are due.
+- takes the snapshots that are due;
+- tends the full-text index, which small commits leave in small pieces.
 
 Of all processes of a node one has the clerk: who holds a lock that the kernel drops with its holder. Nothing here may be lost: what is
 not done now is done later, by this one or the next.
@@ -20,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from imgproxy.errors import Busy, Conflict, Error, NoSession, StoreTrouble, Unstored
+from imgproxy.meta.index import tend
 from imgproxy.meta.repository import Words
 from imgproxy.meta.sessions import DEFAULT, Session
 
@@ -75,6 +77,7 @@ class Clerk:
             Round("farewell", lambda: _farewell(words), _TICK),
             Round("lease", _Lease(words).run, FOLLOW),
             Round("snapshot", lambda: _snapshot(words), FOLLOW),
+            Round("tend the index", lambda: tend(words.database), FOLLOW),
         ]
         while not self._stopped.wait(max(0.0, min(one.at for one in rounds) - time.monotonic())):
             for one in rounds:

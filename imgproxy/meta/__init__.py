@@ -5,6 +5,7 @@
     exif.py       what a camera wrote -> facts of a record
     tokens.py     texts -> the words and marks that a search compares
     database.py   the local database: connections, its schema, what its errors mean
+    checkpoint.py its log copied into its file, beside everything else
     staging.py    states of records that are not live yet
     sessions.py   open, change, read, compare, discard; forgotten ones expire
     journal.py    a commit as an object: numbered, chained by hashes, compressed

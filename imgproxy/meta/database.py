@@ -1,7 +1,8 @@
 """The local database: its connections, its schema, and what its errors mean.
 
 WAL with `synchronous=FULL`: what a transaction has returned from survives a power cut. Readers never wait and each sees one moment;
-writers take turns, over all processes. A file that vanished or was replaced is noticed before the next transaction.
+writers take turns, over all processes, and what they have logged is copied into the file beside them (`checkpoint.py`). A file that
+vanished or was replaced is noticed before the next transaction.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from imgproxy.errors import Busy, Error, StoreFull, WordsLost
+from imgproxy.meta.checkpoint import Checkpoint
 from imgproxy.meta.record import from_state
 from imgproxy.meta.tokens import searchable
 
@@ -49,6 +51,7 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []  # of the parent process: neither to be used nor to be closed here
         self._seen: tuple[int, ...] = ()
+        self._checkpoint = Checkpoint(path, lambda: connect(path, wait=wait, cache=0))
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -59,9 +62,11 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction of its own: all of it happens when the block is left, or nothing if that raises."""
         yield from self._within("BEGIN IMMEDIATE")
+        self._checkpoint.consider()
 
     def close(self) -> None:
         """Close what is not in use; the database may be used again."""
+        self._checkpoint.wait()
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
@@ -90,7 +95,10 @@ class Database:
                     self._inherited += self._idle
                 self._idle, self._seen = [], seen
             connection = self._idle.pop() if self._idle else None
-        return connection or connect(self.path, wait=self._wait, cache=self._cache)
+        if connection is None:
+            connection = connect(self.path, wait=self._wait, cache=self._cache)
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+        return connection
 
     def _given_back(self, connection: sqlite3.Connection) -> None:
         seen = self._identity()

@@ -2,8 +2,8 @@
 
 The full-text index is made of segments, and somebody has to merge them. SQLite merges a little with every commit, and at the last moment
 everything at once: after an import that can be seconds, at the cost of whoever commits then. So much at once is gathered and merged at
-once, and what piles up later is merged by `tend`. The other indexes are sorted: to make them anew of a million records takes half the
-time of putting a million entries each into its place.
+once, and what piles up later is merged by `tend`. To make indexes anew of a million records takes half the time of putting a million
+entries each into its place.
 """
 
 from __future__ import annotations
@@ -39,18 +39,21 @@ def roomy(db: sqlite3.Connection, changes: int) -> Iterator[None]:
 def gathering(db: sqlite3.Connection, session: int, changes: int) -> Iterator[None]:
     """When there are very many changes, let the full-text index gather more words before it writes; the other indexes may wait.
 
-    What it wrote is merged at the end if it is a good part of the whole. Indexes are made anew if nearly all of what they hold is new.
+    What it wrote is merged at the end if it is a good part of the whole. If nearly all of what they hold is new, all of them are made anew.
     """
     if changes <= MANY:
         yield
         return
     (before,) = db.execute("SELECT coalesce(max(number), 0) FROM counts WHERE mark = ''").fetchone()
     _tune(db, hashsize=_room(), automerge=0)
-    dropped = _dropped(db, session) if changes >= before * _GOOD_PART else []
+    anew = changes >= before * _GOOD_PART
+    dropped = _dropped(db, session) if anew else []
     yield
     for statement in dropped:
         db.execute(statement)
-    if changes * _GOOD_PART >= before:
+    if anew:
+        db.execute("INSERT INTO words (words) VALUES ('rebuild')")
+    elif changes * _GOOD_PART >= before:
         db.execute("INSERT INTO words (words) VALUES ('optimize')")
     _tune(db, hashsize=2**20, automerge=4)
 
@@ -64,12 +67,15 @@ def tend(database: Database, pages: int = 500) -> bool:
 
 
 def _dropped(db: sqlite3.Connection, session: int) -> list[str]:
-    """Drop the indexes of what is live, but none that what is staged has little for; the statements that make them again."""
-    found = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'records'").fetchall()
-    wanted = [(name, statement) for name, statement in found if _filled(db, session, statement)]
-    for name, _ in wanted:
-        db.execute(f"DROP INDEX {name}")
-    return [statement for _, statement in wanted]
+    """Drop the indexes of what is live, but none that what is staged has nothing for, and what keeps the words level.
+
+    The statements that make them again.
+    """
+    found = db.execute("SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'trigger') AND tbl_name = 'records'").fetchall()
+    wanted = [(type, name, statement) for type, name, statement in found if type == "trigger" or _filled(db, session, statement)]
+    for type, name, _ in wanted:
+        db.execute(f"DROP {type} {name}")
+    return [statement for _, _, statement in wanted]
 
 
 def _filled(db: sqlite3.Connection, session: int, statement: str) -> bool:

@@ -20,7 +20,7 @@ from imgproxy.meta.database import Database
 from imgproxy.meta.fields import sayable
 from imgproxy.meta.index import roomy
 from imgproxy.meta.record import Record, edited, from_state, remark
-from imgproxy.meta.staging import Change, add, binary, stage
+from imgproxy.meta.staging import Change, Row, add, binary, stage
 
 DEFAULT = "default"
 _PAGE = 500
@@ -94,10 +94,15 @@ class Sessions:
             count += len(chunk)
         return count
 
-    def add(self, session: Session, records: Sequence[Record]) -> int:
-        """Stage those of many records that are neither live nor in the session, in one transaction; how many they were."""
-        with self._changing(session) as db, roomy(db, len(records)):
-            return add(db, session.key, records)
+    def add(self, session: Session, rows: Sequence[Row], then: Callable[[], object] = lambda: None) -> int:
+        """Stage those of many records that are neither live nor in the session, in one transaction; how many they were.
+
+        `then` is called before the transaction is written down, for which the disk is needed and nothing else.
+        """
+        with self._changing(session) as db, roomy(db, len(rows)):
+            new = add(db, rows)
+            then()
+            return new
 
     def put(self, session: Session, record: Record, based_on: int | None = None) -> None:
         """Give a record this state in a session."""

@@ -27,6 +27,8 @@ class Change(NamedTuple):
     based_on: int | None = None
 
 
+Row = tuple[object, ...]
+
 _COLUMNS = "second, md5, phash, domain, dkey, width, height, bytes, text, state"
 _NAMES = _COLUMNS.split(", ")
 _VALUES = ", ".join(f"?{place}" for place in range(4, 4 + len(_NAMES)))
@@ -47,10 +49,15 @@ def stage(db: sqlite3.Connection, session: int, changes: Iterable[Change]) -> No
     db.executemany(_STAGE, _rows(session, changes))
 
 
-def add(db: sqlite3.Connection, session: int, records: Iterable[Record]) -> int:
-    """Put new records into a session, but none that is live or there already; how many they were."""
+def new_rows(session: int, records: Iterable[Record]) -> list[Row]:
+    """What `add` puts into a session: half of the work, for which no database is needed."""
+    return list(_rows(session, (Change(record.hash, record, 0) for record in records)))
+
+
+def add(db: sqlite3.Connection, rows: Iterable[Row]) -> int:
+    """Put new records into their session, but none that is live or there already; how many they were."""
     before = db.total_changes
-    db.executemany(_ADD, _rows(session, (Change(record.hash, record, 0) for record in records)))
+    db.executemany(_ADD, rows)
     return db.total_changes - before
 
 
@@ -92,12 +99,12 @@ def signed(phash: str) -> int | None:
     return number - 2**64 if number >= 2**63 else number
 
 
-def _rows(session: int, changes: Iterable[Change]) -> Iterator[tuple[object, ...]]:
+def _rows(session: int, changes: Iterable[Change]) -> Iterator[Row]:
     for hash, record, based_on in changes:
         yield (session, binary(hash), based_on, *(_NOTHING if record is None else _columns(record)))
 
 
-def _columns(record: Record) -> tuple[object, ...]:
+def _columns(record: Record) -> Row:
     return (
         second(record.taken_at or record.added_at),
         bytes.fromhex(record.md5) or None,

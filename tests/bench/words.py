@@ -82,7 +82,8 @@ def node(root: Path) -> Words:
 def imported(words: Words, count: int) -> tuple[float, float]:
     """How many seconds staging took, and the commit."""
     session = words.sessions.open("import")
-    staged = seconds(lambda: bulk(words.database, session, records(count)))
+    made = list(records(count))
+    staged = seconds(lambda: bulk(words.database, session, made))
     return staged, seconds(lambda: words.commits.commit(session.id))
 
 
@@ -116,10 +117,9 @@ def measured() -> Iterator[Line]:
         room = Path(directory)
         with closing(node(room / "small")) as small, closing(node(room / "large")) as large:
             imported(small, SMALL)
-            generate = seconds(lambda: sum(1 for _ in records(COUNT)))
             stage, commit = imported(large, COUNT)
-            rate = COUNT / (stage + commit - generate)
-            figure = f"{rate:,.0f} a second (staged in {stage - generate:.0f} s, committed in {commit:.0f} s)"
+            rate = COUNT / (stage + commit)
+            figure = f"{rate:,.0f} a second (staged in {stage:.0f} s, committed in {commit:.0f} s)"
             yield Line(f"import of {COUNT:,} records, words only", figure, "20,000 a second", rate >= 20_000)
             yield from _commits(small, large)
             yield from _searches(large)

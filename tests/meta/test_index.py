@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from imgproxy.clerk import Clerk
 from imgproxy.errors import Conflict
 from imgproxy.meta import index, restoring
 from imgproxy.meta.near import near
 from imgproxy.meta.query import Query
 from imgproxy.meta.repository import Words
 from tests.meta.making import Place, commit, hash_of, live, record
+from tests.readers import until
 
 
 def segments(words: Words) -> int:
@@ -73,6 +77,17 @@ def test_what_piles_up_is_merged_in_quiet_moments(words: Words) -> None:
     assert turns > 0
     assert segments(words) < before
     assert words.search.page(Query(words="sun")).total == 60
+    sound(words)
+
+
+def test_the_clerk_tends_what_small_commits_leave(words: Words, tmp_path: Path) -> None:
+    for number in range(60):
+        commit(words, record(number, title=f"sun {number}"))
+    before = segments(words)
+    clerk = Clerk(tmp_path / "run" / "clerk", 0)
+    clerk.start(words)
+    until(lambda: segments(words) < before, "nobody tends it")
+    clerk.stop()
     sound(words)
 
 
