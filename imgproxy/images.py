@@ -77,7 +77,7 @@ class Summing:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._size = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """The next bytes."""
         self._sha256.update(data)
         self._md5.update(data)
@@ -125,19 +125,13 @@ class Images:
         with self._originals.open(hash, deadline) as blob:
             return self._renderer.probe(blob.file, self._patience.seconds)
 
-    def study(self, hash: str) -> Study:
-        """What a look at an original finds."""
-        deadline = time.monotonic() + self._patience.seconds
-        with self._originals.open(hash, deadline) as blob:
-            return self._renderer.study(blob.file, self._patience.seconds)
-
-    def known(self, hash: str) -> Added:
-        """What `add` said of an original that is there."""
+    def known(self, hash: str) -> tuple[Added, Study]:
+        """What `add` and `look` say of an original that is there."""
         deadline = time.monotonic() + self._patience.seconds
         with self._originals.open(hash, deadline) as blob:
             sums = self.sums(blob.file)
-            facts = self._renderer.probe(blob.file, self._patience.seconds)
-        return Added(Base(hash, facts.type), facts, sums.md5, sums.size, new=False)
+            study = self.look(blob.file)
+        return Added(Base(hash, study.facts.type), study.facts, sums.md5, sums.size, new=False), study
 
     def sums(self, file: BinaryIO) -> Sums:
         """What a whole file hashes to that begins like an image, and is not too large to be one."""
@@ -147,10 +141,13 @@ class Images:
         """What a look at a file finds that is not kept yet."""
         return self._renderer.study(file, self._patience.seconds)
 
-    def add(self, file: BinaryIO, sums: Sums | None = None) -> Added:
-        """Keep an original, all of `file` from its beginning; it must be an image that could be rendered. `sums` are known already."""
+    def add(self, file: BinaryIO, sums: Sums | None = None, facts: Facts | None = None) -> Added:
+        """Keep an original, all of `file` from its beginning; it must be an image that could be rendered.
+
+        `sums` and `facts` are those of the file, where they are known already.
+        """
         hash, md5, size = sums or self.sums(file)
-        facts = self._renderer.probe(file, self._patience.seconds)
+        facts = facts or self._renderer.probe(file, self._patience.seconds)
         note = {"width": str(facts.width), "height": str(facts.height), "type": facts.type, "md5": md5}
         file.seek(0)
         new = self._originals.put(hash, file, MEDIA_TYPES[facts.type], note)

@@ -76,8 +76,9 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What a look at an original finds: a perceptual hash of 16 hex digits, and what its camera wrote, by the names of EXIF."""
+    """What a look at an original finds: a perceptual hash of 16 hex digits, what its camera wrote by the names of EXIF, and its facts."""
 
+    facts: Facts
     phash: str
     exif: Mapping[str, str]
 

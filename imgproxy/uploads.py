@@ -48,7 +48,7 @@ class Uploads:
             added = self._images.add(file, sums)
             return Uploaded(added, self._words.sessions.edit(session, known.hash, said) if said else known)
         study = self._images.look(file)
-        added = self._images.add(file, sums)
+        added = self._images.add(file, sums, study.facts)
         record = edited(described(added, study), said)
         self._words.sessions.put(session, record)
         return Uploaded(added, record)
@@ -60,7 +60,7 @@ class Uploads:
 
     def described(self, hash: str) -> Record:
         """The record of an original that is in the store and has none."""
-        return described(self._images.known(hash), self._images.study(hash))
+        return described(*self._images.known(hash))
 
 
 def described(added: Added, study: Study) -> Record:

@@ -11,7 +11,7 @@ from imgproxy.errors import Damaged
 from imgproxy.limits import Limits
 from imgproxy.picture import Study
 from imgproxy.pool import Pool, PoolPlan
-from imgproxy.render import render, study
+from imgproxy.render import probe, render, study
 from tests.pictures import IMAGES, named, noise, oriented, png, rendered, slope, solid
 
 PHOTO = (IMAGES / "good" / "orientation__Landscape_6.jpg").read_bytes()
@@ -30,6 +30,10 @@ def test_a_camera_is_read() -> None:
     exif = look(CAMERA).exif
     assert (exif["Make"], exif["Model"], exif["DateTimeOriginal"]) == ("Canon", "Canon EOS 300D DIGITAL", "2004:03:20 14:54:55")
     assert exif["ExposureTime"] == "1/640"
+
+
+def test_its_facts_are_those_of_its_header() -> None:
+    assert look(CAMERA).facts == probe(BytesIO(CAMERA), Limits())
 
 
 def test_a_picture_without_a_camera_has_nothing_to_tell() -> None:

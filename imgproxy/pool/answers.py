@@ -73,7 +73,7 @@ def read_facts(head: Head) -> Facts:
 
 
 def write_study(study: Study) -> Head:
-    return {"phash": study.phash, "exif": dict(study.exif)}
+    return {**write_facts(study.facts), "phash": study.phash, "exif": dict(study.exif)}
 
 
 def read_study(head: Head) -> Study:
@@ -82,7 +82,7 @@ def read_study(head: Head) -> Study:
         raise _nonsense()
     if not all(isinstance(text, str) for text in exif.values()):
         raise _nonsense()
-    return Study(phash, exif)
+    return Study(read_facts(head), phash, exif)
 
 
 def write_abilities(abilities: tuple[frozenset[str], frozenset[str]]) -> Head:

@@ -202,7 +202,7 @@ def pour(source: BinaryIO, file: BinaryIO) -> None:
             write(file, chunk)
 
 
-def write(file: BinaryIO, data: bytes) -> None:
+def write(file: BinaryIO, data: bytes | memoryview) -> None:
     """Write all of it, however little the system takes at once."""
     rest = memoryview(data)
     while rest:

@@ -28,7 +28,7 @@ _NINE_BY_EIGHT = rendition("0" * 64, "-9x8-stretch-up.png")
 
 def studied(original: Original, limits: Limits) -> Study:
     """Look at an original: it is decoded, as small as that can be."""
-    return Study(_perceptual(original, limits), _written(original.header))
+    return Study(original.facts, _perceptual(original, limits), _written(original.header))
 
 
 def _perceptual(original: Original, limits: Limits) -> str:

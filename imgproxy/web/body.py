@@ -12,11 +12,12 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
 from imgproxy.errors import BadBody, TooLarge, TooSlow
+from imgproxy.web.straight import straight
 
 PIECE = 1 << 18
 """So many bytes are read at once."""
@@ -94,11 +95,12 @@ class Body:
     """What a client sends, at most so many bytes of it; `size` is what it has announced, None if it did not."""
 
     def __init__(self, environ: Mapping[str, Any], most: int, seconds: float = SECONDS) -> None:
-        self._source: Source = environ["wsgi.input"]
         self._connection: socket.socket | None = environ.get("gunicorn.socket")
         self._most = most
         self._seconds = seconds
         self.size = _announced(environ)
+        self._straight = straight(environ, self.size)
+        self._source: Source = self._straight or environ["wsgi.input"]
         self.read_bytes = 0
         self._due: Due | None = None
         self._over = False
@@ -109,18 +111,44 @@ class Body:
         """So many bytes, or what is left; raise `BadBody` if it ends too early, `TooSlow`, or `TooLarge`."""
         if size < 0:
             return b"".join(iter(lambda: self.read(PIECE), b""))
+        data = b""
+
+        def read(wanted: int) -> int:
+            nonlocal data
+            data = self._source.read(wanted)
+            return len(data)
+
+        self._read(size, read)
+        return data
+
+    def pieces(self) -> Iterator[memoryview]:
+        """All of it, piece by piece; each is there until the next is asked for."""
+        place = memoryview(bytearray(PIECE))
+
+        def read(wanted: int) -> int:
+            if self._straight is not None:
+                return self._straight.readinto(place[:wanted])
+            data = self._source.read(wanted)
+            place[: len(data)] = data
+            return len(data)
+
+        while count := self._read(PIECE, read):
+            yield place[:count]
+
+    def _read(self, size: int, read: Callable[[int], int]) -> int:
+        """Let the next piece be read, of at most that size; how much that is, 0 at the end."""
         wanted = min(size, PIECE) if self.size is None else min(size, PIECE, self.size - self.read_bytes)
         if wanted == 0 or self._over:
-            return b""
-        data = self._waited_for(wanted)
-        self.read_bytes += len(data)
+            return 0
+        count = self._waited_for(wanted, read)
+        self.read_bytes += count
         if self.read_bytes > self._most:
             raise TooLarge(f"at most {self._most} bytes are taken here")
-        if len(data) < wanted:
+        if count < wanted:
             self._over = True
             if self.size is not None:
                 raise BadBody(f"{self.size} bytes were announced, and only {self.read_bytes} came")
-        return data
+        return count
 
     def close(self) -> None:
         """Nobody waits for it any more."""
@@ -128,17 +156,17 @@ class Body:
             _watch.release(self._due)
             self._due = None
 
-    def _waited_for(self, wanted: int) -> bytes:
+    def _waited_for(self, wanted: int, read: Callable[[int], int]) -> int:
         if self._connection is not None:
             self._watched(self._connection, time.monotonic() + self._seconds)
         try:
-            data = self._source.read(wanted)
+            count = read(wanted)
         except Exception as error:  # whatever a server raises when its client is gone, or sends what is no body
             raise self._too_slow() or BadBody("the body is broken, or ended too early") from error
         late = self._too_slow()
-        if late is not None and len(data) < wanted:
+        if late is not None and count < wanted:
             raise late
-        return data
+        return count
 
     def _watched(self, connection: socket.socket, at: float) -> None:
         if self._due is None:

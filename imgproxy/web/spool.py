@@ -110,9 +110,9 @@ class Inbox:
         file = held.enter_context(self._nameless())
         summing, size = Summing(), 0
         refusal: Error | None = None
-        while data := source.read(PIECE):
+        for data in source.pieces() if isinstance(source, Body) else iter(lambda: source.read(PIECE), b""):
             if size == 0:
-                refusal = _misnamed(sniff(data[:HEAD]), name, media)
+                refusal = _misnamed(sniff(bytes(data[:HEAD])), name, media)
             size += len(data)
             if refusal is None and size > self.most:
                 refusal = TooLarge(f"the file has more than {self.most} bytes, which is what limits.file_bytes allows")

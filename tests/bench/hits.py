@@ -34,12 +34,12 @@ app.add_route("/{name}", File())
 
 
 @contextmanager
-def bare(file: Path, folder: Path) -> Iterator[int]:
-    """The port of the bare responder, on a gunicorn that is set like ours."""
+def bare(code: str, folder: Path, **settings: str) -> Iterator[int]:
+    """The port of a bare application, on a gunicorn that is set like ours; it answers a GET of anything."""
     port = free_port()
-    (folder / "bare.py").write_text(BARE)
+    (folder / "bare.py").write_text(code)
     words = ["-m", "gunicorn", "-c", str(CONF), "--chdir", str(folder), "bare:app"]
-    env = environment(folder / "bare", IMG_BIND=f"127.0.0.1:{port}", BARE_FILE=str(file), IMG_LOG_LEVEL="warning")
+    env = environment(folder / "bare", IMG_BIND=f"127.0.0.1:{port}", IMG_LOG_LEVEL="warning", **settings)
     process = subprocess.Popen([sys.executable, *words], env=env)
     try:
         for _ in range(600):
@@ -59,7 +59,7 @@ def measured() -> list[Line]:
         name = base.removesuffix(".jpg") + "-640x480.jpg"
         server.get(f"/{name}")
         file = server.data / "cache" / str(EDITION) / name[:2] / name[2:4] / name
-        with bare(file, Path(folder)) as port:
+        with bare(BARE, Path(folder), BARE_FILE=str(file)) as port:
 
             def ours() -> float:
                 return requests_per_second(server.port, f"/{name}", SECONDS)
