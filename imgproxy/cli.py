@@ -17,6 +17,7 @@ import click
 
 from imgproxy import keeper
 from imgproxy.commands import COMMANDS
+from imgproxy.commands.progress import watched
 from imgproxy.commands.where import anywhere, repository, server
 from imgproxy.errors import BadName, Error, StoreDown, StoreRefused
 from imgproxy.grammar import OPTIONS, SYNTAX, Derived, Name, parse
@@ -127,8 +128,9 @@ def nginx() -> None:
 def put(files: tuple[Path, ...], session: str) -> None:
     """Keep FILES as originals, with a record each in a session; print the base name of each."""
     failed = False
-    with repository() as there:
-        for path in _progress(files, "putting"):
+    with repository() as there, watched("putting") as share:
+        for number, path in enumerate(files):
+            share(number / len(files))
             try:
                 click.echo(there.upload(path, session=session).name)
             except Error as error:
@@ -317,15 +319,3 @@ def _lines() -> Iterator[str]:
     """The lines of standard input as they are: whatever their bytes, and with every mark but the newline that ends them."""
     for line in sys.stdin.buffer:
         yield line.removesuffix(b"\n").decode("utf-8", "surrogateescape")
-
-
-def _progress(files: tuple[Path, ...], word: str) -> Iterable[Path]:
-    """The files, with a bar where there are several and somebody is looking."""
-    if len(files) < 2 or not sys.stderr.isatty():
-        return files
-    try:
-        from rich.console import Console
-        from rich.progress import track
-    except ImportError:
-        return files
-    return track(files, description=word, console=Console(stderr=True))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pty
 import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,73 @@ def test_a_folder_is_imported_in_one_commit_and_once(typist: Typist) -> None:
     assert len(typist.lines("log")) == 1
     written(folder / "broken.png", png(60, 40, 9)[:100])
     assert "1 refused" in typist.run("import", str(folder), fails=True)
+
+
+def test_pictures_are_told_in_order_though_many_are_kept_at_once(local: Typist) -> None:
+    names = [f"{number:02}.png" for number in range(30)]
+    (local.home / "album").mkdir()
+    for seed, name in enumerate(names):
+        written(local.home / "album" / name, png(30, 20, seed % 25))
+    told = local.lines("import", str(local.home / "album"))
+    assert [Path(row[2]).name for row in told] == names
+    assert [row[0] for row in told].count("new") == 25
+    assert len(local.lines("search")) == 25
+
+
+def test_what_one_repository_says_of_pictures_another_takes_in(local: Typist) -> None:
+    for seed in (1, 2, 3):
+        local.put(seed)
+    hash = local.put(4)
+    local.run("set", hash, "title=By the sea", "tags=sea,sun", "user.stars=5", "domain=shop", "dkey=4")
+    local.run("commit")
+    records = local.run("search", "--json")
+    other = Typist(local.home, IMG_STORE=f"fs://{local.home}/other")
+    other.env["IMG_DATA"] = str(local.home / "other-data")
+    base = local.home / "other" / "base"
+    shutil.copytree(local.home / "var" / "store" / "base", base)
+    written(local.home / "records.jsonl", records.encode() + b'{"hash": "no"}\n' + records.splitlines()[0].encode() + b"\n[]\n")
+    refused = other.run("import", str(local.home / "records.jsonl"), fails=True)
+    assert "4 new, 1 duplicate, 2 refused; commit 1" in refused
+    taken, said = ({one["hash"]: one for one in map(json.loads, lines.splitlines())} for lines in (other.run("search", "--json"), records))
+    assert taken == said
+    assert taken[hash]["title"] == "By the sea"
+    again = written(local.home / "again.jsonl", records.encode())
+    assert other.lines("import", str(again)) == []
+    assert len(other.lines("log")) == 1
+
+
+def test_records_of_originals_that_are_not_there_are_not_taken_in(local: Typist) -> None:
+    record = {"hash": "0" * 64, "type": "png", "width": 1, "height": 1, "bytes": 1}
+    path = written(local.home / "records.jsonl", json.dumps(record).encode())
+    assert "0" * 64 in local.run("import", str(path), fails=True)
+    assert local.lines("log") == []
+
+
+def test_records_are_not_sent_to_a_server(local: Typist) -> None:
+    path = written(local.home / "records.jsonl", b"{}")
+    local.env["IMG_SERVER"] = "http://127.0.0.1:1"
+    assert "not over HTTP" in local.run("import", str(path), fails=True)
+
+
+@pytest.mark.parametrize("words", [("put", "1.png", "2.png"), ("import", "."), ("sync",), ("verify",)], ids=lambda words: words[0])
+def test_a_bar_is_for_who_looks_and_stays_out_of_what_is_printed(local: Typist, words: tuple[str, ...]) -> None:
+    for seed in (1, 2):
+        written(local.home / f"{seed}.png", png(60, 40, seed))
+    typed = local.run(*words)
+    ours, theirs = pty.openpty()
+    env = {**local.env, "TERM": "xterm"}
+    done = subprocess.run(
+        [COMMAND, *words], env=env, cwd=local.home, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=100, check=True
+    )
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # the end, for the one who holds the other end of a terminal
+        while data := os.read(ours, 2**16):
+            seen += data
+    os.close(ours)
+    assert b"%" in seen
+    assert len(done.stdout.splitlines()) == len(typed.splitlines())
+    assert "\x1b" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ HOMES = {
     "pyvips": {"vips"},
     "redis": {"stores.redis"},
     "requests": {"stores.swift"},
-    "rich": {"cli"},
+    "rich": {"commands.progress"},
     "stamina": {"stores"},
     "structlog": {"observe"},
     "swiftclient": {"stores.swift"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imgproxy.jobs import Task as Ordered
     from imgproxy.jobs import Tasks
     from imgproxy.jobs.orders import Order
+    from imgproxy.meta.bulk import Imported
     from imgproxy.meta.commits import Commit as Made
     from imgproxy.meta.sessions import Session as Opened
     from imgproxy.wiring import Desk
@@ -27,8 +28,9 @@ _PAGE = 200
 class Here:
     """What `Client` does elsewhere, done here."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, passing: Callable[[str], object] = lambda _: None) -> None:
         self._desk = desk
+        self._passing = passing
         self._words = desk.words
         self._writes = False
 
@@ -55,6 +57,12 @@ class Here:
         progress(done.added.size, done.added.size)
         name = done.added.name
         return Kept(name.hash, str(name), f"/{name}", done.added.new)
+
+    def take_in(self, records: Iterable[Record], session: str = "") -> Imported:
+        """Take records into a session, of originals that are in the store; those of which there is one already are left alone."""
+        from imgproxy.meta.bulk import bulk
+
+        return bulk(self._words.database, self._words.sessions.find(session), records)
 
     def edit(self, hash: str, changes: Mapping[str, Any], *, session: str = "") -> Record:
         """Change what is said of an image; `user` is merged name by name."""
@@ -162,7 +170,7 @@ class Here:
         facts = self._desk.uploads.described
         repairs = Repairs(lost=True, stray="delete" if delete_strays else "adopt", facts=facts) if repair else Repairs()
         sync = Sync(self._words.chain, self._words.commits, self._desk.house.base, grace=grace)
-        tally = sync.run(repairs, lambda one: told(Found(one.kind, one.key)))
+        tally = sync.run(repairs, lambda one: told(Found(one.kind, one.key)), self._passing)
         alone = self._orphans(told, repair=repair)
         self._words.farewell.say()
         return Synced({**tally.numbers, "orphan": alone}, not any(tally[kind] for kind in ("lost", "stray", "odd")))
@@ -185,7 +193,7 @@ class Here:
 
         self._writes = True
         verify = Verify(self._words.chain, self._desk.house.base, self._words.commits.catch_up, pace=pace * 1e6)
-        done = verify.run(most=most or None)
+        done = verify.run(most=most or None, passing=self._passing)
         return Verified(done.originals, done.bytes, done.quarantined, done.whole)
 
     def snapshot(self) -> int:

@@ -144,8 +144,11 @@ def restoring(what: str, number: int) -> None:
 
 
 @contextmanager
-def repository() -> Iterator[Repository]:
-    """The repository of this command, for as long as it takes."""
+def repository(passing: Callable[[str], object] = lambda _: None) -> Iterator[Repository]:
+    """The repository of this command, for as long as it takes.
+
+    One of this machine tells `passing` which hash a walk over all of them has come to.
+    """
     if server():
         from imgproxy.client import Client
 
@@ -155,7 +158,7 @@ def repository() -> Iterator[Repository]:
     from imgproxy.commands.here import Here
 
     with desk() as opened:
-        here = Here(opened)
+        here = Here(opened, passing)
         try:
             yield here
         finally:

@@ -1,4 +1,4 @@
-"""The commands for words: sessions, commits, search, restore, sync, verify, import."""
+"""The commands for words: sessions, commits, search, restore, sync, verify."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgproxy.commands.where import Repository, anywhere, desk, repository, restoring
-from imgproxy.errors import Busy, CallFailed, Error, StoreTrouble
+from imgproxy.commands.progress import among_hashes, watched
+from imgproxy.commands.where import anywhere, desk, repository, restoring
+from imgproxy.errors import Busy, StoreTrouble
 
 if TYPE_CHECKING:
     from imgproxy.client import Commit
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from imgproxy.wiring import Desk
 
 _SESSION = click.option("--session", default="", help="The id or name of a session; the default session if none is named.")
-_AUTHOR = click.option("--author", default=lambda: os.environ.get("USER", ""), help="Who does this; the user's name if nobody is named.")
-_SUFFIXES = frozenset(".avif .gif .heic .jp2 .jpe .jpeg .jpg .jxl .png .svg .tif .tiff .webp".split())
+AUTHOR = click.option("--author", default=lambda: os.environ.get("USER", ""), help="Who does this; the user's name if nobody is named.")
 
 
 _ASKING = (
@@ -102,7 +101,7 @@ def session_group() -> None:
 
 @session_group.command("open")
 @click.argument("name", default="")
-@_AUTHOR
+@AUTHOR
 @anywhere
 def session_open(name: str, author: str) -> None:
     """Open a session, or the one of that NAME; prints its id."""
@@ -141,7 +140,7 @@ def _told(before: Record | None, after: Record | None) -> dict[str, Any]:
 @session_group.command("commit")
 @click.argument("session", default="")
 @click.option("-m", "--message", default="", help="What this is about.")
-@_AUTHOR
+@AUTHOR
 @anywhere
 def session_commit(session: str, message: str, author: str) -> None:
     """Make all of a SESSION live, at one moment and for good; prints the commit's number."""
@@ -163,7 +162,7 @@ def session_discard(session: str) -> None:
 @click.command()
 @_SESSION
 @click.option("-m", "--message", default="", help="What this is about.")
-@_AUTHOR
+@AUTHOR
 @anywhere
 def commit(session: str, message: str, author: str) -> None:
     """Make all of a session live, at one moment and for good; prints the commit's number."""
@@ -197,7 +196,7 @@ def _line(one: Commit) -> str:
 
 @click.command()
 @click.argument("number", type=int)
-@_AUTHOR
+@AUTHOR
 @anywhere
 def revert(number: int, author: str) -> None:
     """Go back on the commit of that NUMBER by a new one; prints its number."""
@@ -310,7 +309,7 @@ def _prove(opened: Desk) -> None:
 @anywhere
 def sync(repair: bool, delete_strays: bool, grace: float) -> None:
     """Compare the records with the originals, and print each difference: lost, stray, odd or orphan, and its key."""
-    with repository() as there:
+    with watched("comparing") as share, repository(among_hashes(share)) as there:
         done = there.sync(repair=repair, delete_strays=delete_strays, grace=grace, told=lambda one: click.echo(f"{one.kind}\t{one.key}"))
     told = ", ".join(f"{number} {word}" for word, number in sorted(done.numbers.items()) if number)
     click.echo(told or "nothing there", err=True)
@@ -324,7 +323,7 @@ def sync(repair: bool, delete_strays: bool, grace: float) -> None:
 @anywhere
 def verify(pace: float, most: int | None) -> None:
     """Hash the originals again, going on where the last run stopped; prints and puts away those that do not match their name."""
-    with repository() as there:
+    with watched("hashing") as share, repository(among_hashes(share)) as there:
         done = there.verify(pace=pace, most=most or 0)
     for hash in done.quarantined:
         click.echo(f"quarantined\t{hash}")
@@ -333,36 +332,4 @@ def verify(pace: float, most: int | None) -> None:
         sys.exit(1)
 
 
-@click.command("import")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--session", default="import", show_default=True, help="The name of the session; a run that was stopped goes on in it.")
-@click.option("-m", "--message", default="", help="What this is about.")
-@_AUTHOR
-@anywhere
-def import_folder(folder: Path, session: str, message: str, author: str) -> None:
-    """Keep every picture below FOLDER, in one session and with one commit; prints hash and file, and tells duplicates."""
-    with repository() as there:
-        found, _ = there.open_session(session, author)
-        counts = {"new": 0, "duplicate": 0, "refused": 0}
-        for path in sorted(one for one in folder.rglob("*") if one.suffix.lower() in _SUFFIXES and one.is_file()):
-            word, told = _imported(there, path, found.id)
-            counts[word] += 1
-            click.echo(f"{word}\t{told}\t{path}")
-        made = there.commit(found.id, author=author, message=message or f"Import {folder.name}")
-        told = ", ".join(f"{number} {word}" for word, number in counts.items())
-        click.echo(f"{told}; " + (f"commit {made.n}" if made is not None else "nothing to commit"), err=True)
-    if counts["refused"]:
-        sys.exit(1)
-
-
-def _imported(there: Repository, path: Path, session: str) -> tuple[str, str]:
-    try:
-        done = there.upload(path, session=session)
-    except CallFailed:
-        raise  # it is not the picture that is wrong
-    except Error as error:
-        return "refused", str(error).splitlines()[0]
-    return ("new" if done.new else "duplicate"), done.hash
-
-
-COMMANDS = (set_words, remove, session_group, commit, log, revert, search, follow, snapshot, restore, sync, verify, import_folder)
+COMMANDS = (set_words, remove, session_group, commit, log, revert, search, follow, snapshot, restore, sync, verify)

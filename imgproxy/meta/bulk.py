@@ -14,10 +14,9 @@ from itertools import islice
 from imgproxy.meta.database import Database
 from imgproxy.meta.record import Record
 from imgproxy.meta.sessions import Session, Sessions
-from imgproxy.meta.staging import Row, binary, new_rows
+from imgproxy.meta.staging import Row, new_rows
 
 _CHUNK = 50_000
-_ASKED = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +44,3 @@ def bulk(database: Database, session: Session, records: Iterable[Record], told: 
             done = Imported(done.new + new, done.known + len(rows) - new)
             told(done)
     return done
-
-
-def known(database: Database, session: Session, hashes: Iterable[str]) -> set[str]:
-    """Which of these are live or in the session: what an import need not look at again."""
-    found: set[str] = set()
-    left = iter(hashes)
-    with database.reading() as db:
-        while keys := [binary(hash) for hash in islice(left, _ASKED)]:
-            marks = ", ".join("?" * len(keys))
-            for statement, values in (
-                (f"SELECT hash FROM records WHERE hash IN ({marks})", keys),
-                (f"SELECT hash FROM staged WHERE session = ? AND hash IN ({marks})", [session.key, *keys]),
-            ):
-                found.update(hash.hex() for (hash,) in db.execute(statement, values))
-    return found

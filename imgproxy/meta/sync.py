@@ -66,12 +66,20 @@ class Sync:
         self._base = base
         self._grace = grace
 
-    def run(self, repairs: Repairs | None = None, told: Callable[[Difference], object] = lambda _: None) -> Tally:
-        """Find every difference and tell it; repair those that are asked for. Entries are changed by one commit at the end."""
+    def run(
+        self,
+        repairs: Repairs | None = None,
+        told: Callable[[Difference], object] = lambda _: None,
+        passing: Callable[[str], object] = lambda _: None,
+    ) -> Tally:
+        """Find every difference and tell it; repair those that are asked for. Entries are changed by one commit at the end.
+
+        `passing` hears every key on the way, in their order.
+        """
         repairs = repairs or Repairs()
         counts: Counter[str] = Counter()
         session = self._sessions.open(author="sync") if repairs.lost or repairs.stray == "adopt" else None
-        differences = self.differences(counts)
+        differences = self.differences(counts, passing)
         while batch := list(islice(differences, _BATCH)):
             for one in batch:
                 told(one)
@@ -81,11 +89,12 @@ class Sync:
             self._commit(session)
         return Tally(dict(counts))
 
-    def differences(self, counts: Counter[str] | None = None) -> Iterator[Difference]:
+    def differences(self, counts: Counter[str] | None = None, passing: Callable[[str], object] = lambda _: None) -> Iterator[Difference]:
         """Every difference, in the order of keys; each was asked again."""
         counts = Counter() if counts is None else counts
         now = self._now()
         for key, recorded, stored in _merged(self._recorded(counts), self._stored(counts)):
+            passing(key)
             if recorded and not stored:
                 if self._is_lost(key):
                     yield Difference("lost", key)

@@ -45,13 +45,20 @@ class Verify:
         self._pace = pace
         self._sleep = sleep
 
-    def run(self, told: Callable[[Verified], object] = lambda _: None, *, most: int | None = None) -> Verified:
-        """Go on where the last run stopped, over at most so many originals; `told` how far it is, after each."""
+    def run(
+        self,
+        told: Callable[[Verified], object] = lambda _: None,
+        *,
+        most: int | None = None,
+        passing: Callable[[str], object] = lambda _: None,
+    ) -> Verified:
+        """Go on where the last run stopped, over at most so many originals; `told` how far it is after each, `passing` which is next."""
         done = Verified()
         begun = time.monotonic()
         for hash in self._hashes():
             if most is not None and done.originals == most:
                 return done
+            passing(hash)
             size, right = self._look(hash)
             put_away = (hash,) if not right and self._put_away(hash) else ()
             done = Verified(done.originals + 1, done.bytes + size, done.quarantined + put_away)
