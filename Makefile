@@ -7,6 +7,7 @@ RUN_LOCK := requirements.lock
 DEV_LOCK := requirements-dev.lock
 BUILD_LOCK := requirements-build.lock
 SWIFT_LOCK := tests/swift.lock
+RIVAL_LOCK := tests/bench/rival.lock
 SAMPLES := $(addprefix tests/images/good/,orientation__Landscape_6.jpg sharp__2569067123_aca715a2ee_o.jpg)
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -36,8 +37,8 @@ fix: .venv/installed ## put right what can be put right by itself
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: .venv/installed ## measure what is promised about speed and memory
-	$(BIN)/python -m tests.bench
+bench: .venv/installed .venv-bench/installed ## measure what is promised about speed and memory, with wrk (B="hits edge" measures a part)
+	$(BIN)/python -m tests.bench $(B)
 
 kill: .venv/installed ## kill the writer 2,000 times on files and on a real Swift, and workers at 1,000 fetches, and look for what was lost
 	$(BIN)/python -m tests.meta.kill_harness --kills 100 --liar
@@ -53,9 +54,10 @@ lock: ## choose the newest versions of what we depend on, and write them down wi
 	$(COMPILE) --all-extras --constraint $(DEV_LOCK) pyproject.toml -o $(RUN_LOCK)
 	$(COMPILE) --group build --constraint $(DEV_LOCK) -o $(BUILD_LOCK)
 	$(COMPILE) --group swift-server --upgrade -o $(SWIFT_LOCK)
+	$(COMPILE) --group rival --upgrade -o $(RIVAL_LOCK)
 
 clean: ## remove what was made here, but not ./var
-	rm -rf .venv .venv-lock .venv-swift .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-bench .venv-lock .venv-swift .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 # Three steps, so that nothing is ever built or run that no hash vouches for: what builds, what we need, ourselves.
 .venv/installed: $(BUILD_LOCK) $(DEV_LOCK) pyproject.toml
@@ -65,4 +67,9 @@ clean: ## remove what was made here, but not ./var
 	@$(PIP) --require-hashes -r $(BUILD_LOCK)
 	@$(PIP) --require-hashes --no-build-isolation -r $(DEV_LOCK)
 	@$(PIP) --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+.venv-bench/installed: $(RIVAL_LOCK)
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $(RIVAL_LOCK)
 	@touch $@

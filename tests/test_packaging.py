@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SWIFT_LOCK = "tests/swift.lock"
+APART = ("tests/swift.lock", "tests/bench/rival.lock")
+"""What lives in virtual environments of its own."""
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
 
 
@@ -28,7 +29,7 @@ def named(requirements: list[str]) -> set[str]:
     return {re.split(r"[\[<>=~! ;]", requirement)[0].replace(".", "-") for requirement in requirements}
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, SWIFT_LOCK])
+@pytest.mark.parametrize("lock", [*LOCKS, *APART])
 def test_a_lock_vouches_for_everything_and_names_no_place(lock: str) -> None:
     text = (ROOT / lock).read_text()
     blocks = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
@@ -45,7 +46,7 @@ def test_the_locks_agree_with_each_other_and_with_what_is_declared() -> None:
     extras = [requirement for extra in PROJECT["project"]["optional-dependencies"].values() for requirement in extra]
     assert named(PROJECT["project"]["dependencies"] + extras) <= {name for name, _ in run}
     groups = [requirement for group in PROJECT["dependency-groups"].values() for requirement in group]
-    assert named(groups) <= {name for name, _ in dev | pins(SWIFT_LOCK)}
+    assert named(groups) <= {name for lock in ("requirements-dev.lock", *APART) for name, _ in pins(lock)}
 
 
 def test_what_is_installed_is_what_is_locked() -> None:
