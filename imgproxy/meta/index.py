@@ -19,7 +19,8 @@ MANY = 5_000
 """Fewer changes than this are nothing special."""
 
 _GOOD_PART = 4
-_ROOM = 2**29
+_GATHERED = 2**29
+_ROOM = 3 * _GATHERED
 _PART_OF_MEMORY = 16
 _SAMPLE = 1_000
 
@@ -45,7 +46,7 @@ def gathering(db: sqlite3.Connection, session: int, changes: int) -> Iterator[No
         yield
         return
     (before,) = db.execute("SELECT coalesce(max(number), 0) FROM counts WHERE mark = ''").fetchone()
-    _tune(db, hashsize=_room(), automerge=0)
+    _tune(db, hashsize=min(_GATHERED, _room()), automerge=0)
     anew = changes >= before * _GOOD_PART
     dropped = _dropped(db, session) if anew else []
     yield
@@ -86,7 +87,7 @@ def _filled(db: sqlite3.Connection, session: int, statement: str) -> bool:
 
 
 def _room() -> int:
-    """So many bytes of memory are well spent on a large commit: half a gigabyte, but less where there is little."""
+    """So many bytes of memory are well spent on a large commit: a gigabyte and a half, but less where there is little."""
     return min(_ROOM, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _PART_OF_MEMORY)
 
 
