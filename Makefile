@@ -40,7 +40,7 @@ fix: .venv/installed ## put right what can be put right by itself
 bench: .venv/installed .venv-bench/installed ## measure what is promised about speed and memory, with wrk (B="hits edge" measures a part)
 	$(BIN)/python -m tests.bench $(B)
 
-kill: .venv/installed ## kill the writer 2,000 times on files and on a real Swift, and workers at 1,000 fetches, and look for what was lost
+kill: .venv/installed ## kill the writer 2,000 times on files and on a real Swift, workers at 1,000 fetches, and all of a server's, and look for what was lost
 	$(BIN)/python -m tests.meta.kill_harness --kills 100 --liar
 	$(BIN)/python -m tests.meta.kill_harness --kills 2000
 	$(BIN)/python -m tests.meta.kill_harness --kills 2000 --store swift
