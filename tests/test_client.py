@@ -292,8 +292,8 @@ def test_the_repository_is_looked_after(client: Client, server: Server) -> None:
     client.sync(grace=0, repair=True)
     assert client.sync(grace=0).agree
     assert client.snapshot() == client.status().commit
-    ordered = [client.sync_later(grace=0), client.verify_later(pace=0)]
-    assert [(task.kind, task.state) for task in ordered] == [("sync", "created"), ("verify", "created")]
+    ordered = [client.sync_later(grace=0), client.verify_later(pace=0), client.snapshot_later()]
+    assert [(task.kind, task.state) for task in ordered] == [(kind, "created") for kind in ("sync", "verify", "snapshot")]
     assert [client.task(task.id).id for task in ordered] == [task.id for task in ordered]
     assert not client.wait(ordered[0].id, 0.1).finished
     assert {task.id for task in client.tasks(state="created")} >= {task.id for task in ordered}

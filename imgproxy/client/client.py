@@ -175,6 +175,10 @@ class Client:
         """Write the whole database into the store; the commit that it stands at."""
         return int(self._done("/admin/snapshot", {}).get("n") or 0)
 
+    def snapshot_later(self) -> Task:
+        """The same as a task."""
+        return self._later("/admin/snapshot")
+
     def _done(self, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
         told = self._asking.ask(_post(path, None, query, slow=True)).json()
         return told if isinstance(told, Mapping) else {}

@@ -179,6 +179,20 @@ def test_what_takes_long_need_not_be_waited_for(server: Server, strange: Strange
     assert server.ask("POST", "/admin/commit?session=nobody&wait=false").status == 404
 
 
+def test_a_snapshot_may_be_a_task(server: Server) -> None:
+    snapshots = server.data / "store" / "meta" / "snapshots"
+    n = server.ask("GET", "/admin/status").json["commit"]
+    assert list(snapshots.glob("*")) == []
+    ordered = server.ask("POST", "/admin/snapshot?wait=false")
+    assert (ordered.json["kind"], ordered.json["order"]) == ("snapshot", {"kind": "snapshot"})
+    task = ended(server, ordered)
+    assert (task["state"], task["result"]) == ("succeeded", {"n": n})
+    assert [path.name for path in snapshots.glob("*")] == [f"{n:012}"]
+    assert server.ask("POST", "/admin/proof").json["differences"] == []
+    assert server.ask("POST", "/admin/snapshot").json == {"n": n}
+    assert server.ask("POST", "/admin/snapshot?wait=later").status == 422
+
+
 def test_private_addresses_are_refused_and_logged(server: Server, strange: Stranger) -> None:
     task = ended(server, post(server, "/admin/fetch", {"url": f"http://127.0.0.2:{strange.port}/latest/meta-data/?secret=1"}))
     assert (task["state"], task["error"]) == ("failed", "this host leads to an address that is not public")

@@ -45,6 +45,12 @@ class Verifying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: bool = True
 
 
+class Snapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Without `wait` it is a task."""
+
+    wait: bool = True
+
+
 def operations(opening: Opening) -> tuple[Operation, ...]:
     """The rows of this page of the table."""
     return (
@@ -74,8 +80,9 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             path="/admin/snapshot",
             scope="sync",
             what="Write the whole database into the store, so that a restore is quicker.",
-            call=lambda _: _snapshot(opening.get()),
-            answers={200: Answer("It is written.", models.Snapshot)},
+            call=lambda asked: _snapshot(opening.get(), asked.query, asked.author),
+            query=Snapping,
+            answers={200: Answer("It is written.", models.Snapshot), 202: ORDERED},
         ),
         Operation(
             name="prove",
@@ -138,7 +145,9 @@ def _verify(office: Office, asked: Verifying, author: str) -> Reply:
     return Reply(shown, audit={"originals": done.originals, "quarantined": len(done.quarantined)})
 
 
-def _snapshot(office: Office) -> Reply:
+def _snapshot(office: Office, asked: Snapping, author: str) -> Reply:
+    if not asked.wait:
+        return accepted(office.jobs.submit(orders.Snapshot(), author=author))
     n = office.words.snapshots.take()
     return Reply(models.Snapshot(n=n), audit={"commit": n})
 
