@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sqlite3
 import threading
 import time
@@ -173,6 +174,19 @@ def test_renditions_are_made_by_any_node_and_sessions_are_left_to_their_own(tmp_
             assert not b.jobs.find(ours.id).finished  # type: ignore[union-attr]
         with working(a):
             assert a.jobs.wait(ours.id, 60).state == "succeeded"
+
+
+def test_a_node_that_begins_anew_does_what_was_ordered_but_not_into_a_session_that_is_lost(tmp_path: Path, redis_url: str) -> None:
+    data, shared = tmp_path / "data", {"IMG_JOBS": redis_url, "IMG_STORE": f"fs://{tmp_path}/store"}
+    with farm(data, **shared) as played:
+        session = played.desk.words.sessions.open("lost with the disk")
+        into_it = played.jobs.submit(Fetch(url=played.server.url("/good/1"), session=session.id))
+        anywhere = played.jobs.submit(Fetch(url=played.server.url("/good/2")))
+        shutil.rmtree(data)
+        with opened(data, **{name: value for name, value in played.env.items() if name.startswith("IMG_")}) as anew, working(anew):
+            assert anew.jobs.wait(anywhere.id, 60).state == "succeeded"
+            lost = anew.jobs.wait(into_it.id, 60)
+            assert (lost.state, "no session" in lost.error) == ("failed", True), lost.error
 
 
 def test_what_only_this_node_has_of_renditions_is_brought_to_the_others(tmp_path: Path) -> None:
