@@ -101,6 +101,7 @@ class Walker:
         """Wait until nothing is left to be done, and compare the tasks with what was told of them."""
         self._ask.until(lambda: self._ask.level("/admin/tasks?state=created", lambda told: not told["tasks"]))
         self._ask.until(lambda: self._ask.level("/admin/status", lambda told: told["farewell"] == 0))
+        self._result.worked_again = 0
         for id, state in self.tasks.items():
             answer = self._ask.until(lambda: self._ask.once("GET", f"/admin/tasks/{id}"))  # noqa: B023
             if answer.status != 200 or answer.json["state"] != state:
