@@ -41,8 +41,10 @@ class Checkpoint:
             self._run()
         else:
             self._copied = True
-            self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+            with suppress(RuntimeError):  # no thread is to be had: the commit has happened all the same
+                thread.start()
+                self._thread = thread
 
     def wait(self) -> None:
         """Return when nothing is being copied."""
