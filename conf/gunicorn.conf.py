@@ -1,16 +1,21 @@
 """How gunicorn runs the doors: threads for waiting, processes for cores, and never a libvips operation in any of them.
 
-Nothing is loaded before the fork: each worker builds its own house, and pictures are made in processes of the pool, which are
-started by exec. Our settings (`conf/imgproxy.toml`, `IMG_...`) decide; gunicorn's own are here, with the reason for each.
+Each worker builds its own house after the fork, out of what all of them have loaded before it; pictures are made in processes of the
+pool, which are started by exec. Our settings (`conf/imgproxy.toml`, `IMG_...`) decide; gunicorn's own are here, with the reason for each.
 """
 
 import os
 import re
 import resource
+from importlib import import_module
 
 from imgproxy import keeper, observe, wiring
 
 settings = wiring.settings_of(os.environ)
+
+# What workers load is loaded here, once for all of them.
+for room in ("wsgi",) if settings.admin == "off" else ("wsgi", "clerk", "jobs.trades", "purges", "workshop"):
+    import_module(f"imgproxy.{room}")
 
 wsgi_app = "imgproxy.wsgi:both()"
 bind = [*settings.doors, *([] if settings.admin in ("beside", "off") else [settings.admin])]
@@ -43,7 +48,7 @@ worker_connections = connections()  # those that wait cost little; threads are f
 keepalive = 75  # longer than what load balancers keep, so that it is they who hang up
 timeout = 60  # without a sign of life from a worker's main thread, not from a request: those have their own deadlines
 graceful_timeout = round(settings.grace) or 1
-preload_app = False  # a fork after a libvips operation hangs; there is nothing to share anyway
+preload_app = False  # a house has threads and connections, which do not follow through a fork
 max_requests = 100_000  # fragmentation of a long life; spread, so that they do not leave together
 max_requests_jitter = 20_000
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108 - heartbeats must not wait for a disk

@@ -84,7 +84,8 @@ def serve(samples: tuple[Path, ...], edge: bool, read_only: bool) -> None:
     words, environ = _gunicorn(), _with_jemalloc(environ)
     beside = "follow" if read_only else "work" if settings.job_workers else ""
     if beside:
-        environ = keeper.start([sys.executable, "-P", "-c", "from imgproxy.cli import main; main()", beside], environ)
+        command = [sys.executable, "-P", "-c", "from imgproxy.cli import main; main()", beside]
+        environ = keeper.start(command, settings.doors[0], environ)
     if settings.edge != "nginx":
         os.execve(sys.executable, words, environ)  # noqa: S606
     from imgproxy import observe

@@ -1,7 +1,9 @@
 """Keeps a worker beside a server: starts it, starts it again when it dies, and ends it with the server.
 
-Run as `python -m imgproxy.keeper COMMAND...` by a process that is about to become the server. It loads nothing of the house. The
-kernel tells it when the server is gone, and tells the worker when the keeper is.
+Run as `python -m imgproxy.keeper ADDRESS COMMAND...` by a process that is about to become the server at that address. It loads nothing
+of the house. The kernel tells it when the server is gone, and tells the worker when the keeper is.
+
+The worker begins when the server is ready: what nobody waits for does not take the processors from what everybody waits for.
 """
 
 from __future__ import annotations
@@ -16,17 +18,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
+from imgproxy.knocking import is_well
+
 KEEPER = "_IMGPROXY_KEEPER"
 """The variable by which the server knows its keeper."""
 
 _DIE_WITH_PARENT = 1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _LONG_LIFE = 60.0
+_PATIENCE = 15.0
 
 
-def start(command: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Have a worker kept beside this process; the environment to go on with."""
-    keeper = subprocess.Popen([sys.executable, "-P", "-m", "imgproxy.keeper", *command], env=dict(environ), stdin=subprocess.DEVNULL)
+def start(command: Sequence[str], address: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Have a worker kept beside this process, which serves at that address; the environment to go on with."""
+    words = [sys.executable, "-P", "-m", "imgproxy.keeper", address, *command]
+    keeper = subprocess.Popen(words, env=dict(environ), stdin=subprocess.DEVNULL)
     return {**environ, KEEPER: str(keeper.pid)}
 
 
@@ -52,11 +58,12 @@ class _Keeper:
         self._child: subprocess.Popen[bytes] | None = None
         self._over = False
 
-    def run(self, parent: int) -> None:
-        """Keep the command running until told to stop, or until the parent is gone."""
+    def run(self, address: str, parent: int) -> None:
+        """Keep the command running, from when the parent is ready until we are told to stop, or the parent is gone."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         _die_with_parent()
+        self._wait_for(address)
         pause = _FIRST_PAUSE
         while not self._over and os.getppid() == parent:
             began = time.monotonic()
@@ -68,6 +75,12 @@ class _Keeper:
             until = time.monotonic() + pause
             while not self._over and time.monotonic() < until:
                 time.sleep(0.05)
+
+    def _wait_for(self, address: str) -> None:
+        """Wait until the server there is ready; not for ever, since its store may be away for long."""
+        until = time.monotonic() + _PATIENCE
+        while not self._over and time.monotonic() < until and not is_well(address, "/readyz"):
+            time.sleep(0.05)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._over = True
@@ -81,4 +94,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    _Keeper(sys.argv[1:]).run(os.getppid())
+    _Keeper(sys.argv[2:]).run(sys.argv[1], os.getppid())

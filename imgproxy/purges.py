@@ -19,9 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
-from imgproxy.calls import Line, Request
 from imgproxy.errors import CallFailed, TooMuch
+
+if TYPE_CHECKING:
+    from imgproxy.calls import Request
 
 SETTLED = 2.0
 """So many seconds after a deletion nobody of this node gives the picture any more: nginx holds files open for one."""
@@ -43,6 +46,8 @@ class Hook:
 
     def request(self, hash: str) -> Request:
         """The request for one original."""
+        from imgproxy.calls import Request  # nobody waits for a client of HTTP who has nothing to tell
+
         headers = {name: _filled(value, hash) for name, value in self.headers.items()}
         return Request(
             self.method, _filled(self.url, hash), headers, _filled(self.body, hash).encode() or None, until=time.monotonic() + 10
@@ -172,6 +177,8 @@ class Purges:
 
 def _refused(request: Request) -> str:
     """Why a cache has not heard it, or nothing."""
+    from imgproxy.calls import Line
+
     try:
         with Line(seconds=5.0) as line, line.call(request) as answer:
             answer.read(_MOST)

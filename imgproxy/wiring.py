@@ -1,7 +1,8 @@
 """Settings become a house: the only file that knows every class.
 
 Nothing is kept between houses and nothing happens at import, so that a worker can build its own after the fork. A client of a
-store is imported when the settings name one, so that nobody needs what he does not use.
+store is imported when the settings name one, and the doors and desks by whoever opens them: nobody needs, or waits for, what he does
+not use.
 """
 
 from __future__ import annotations
@@ -15,24 +16,16 @@ from typing import TYPE_CHECKING
 
 from imgproxy import config, observe
 from imgproxy.cache import Cache, Tier
-from imgproxy.clerk import Clerk, step_down
 from imgproxy.config import Settings
 from imgproxy.errors import BadSettings, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.images import Images, Patience
 from imgproxy.limits import Limits
-from imgproxy.meta.absent import absent_from
 from imgproxy.meta.finding import Finder
-from imgproxy.meta.repository import Originals as WordsOriginals
-from imgproxy.meta.repository import Terms, Words, open_words
-from imgproxy.meta.restoring import Progress, quiet
 from imgproxy.originals import Originals
 from imgproxy.picture import EDITION
 from imgproxy.pool import Pool, PoolPlan
-from imgproxy.purges import Hook, Purges
 from imgproxy.quarantine import Quarantine
-from imgproxy.resumable import Spool
-from imgproxy.resumable import Terms as SpoolTerms
 from imgproxy.security import Keyring, Policy
 from imgproxy.spelling import Shelf, seconds
 from imgproxy.stores import Store
@@ -42,21 +35,22 @@ from imgproxy.stores.disk import DiskTier
 from imgproxy.stores.fs import FsStore
 from imgproxy.stores.guarded import Guarded
 from imgproxy.stores.memory import MemoryStore
-from imgproxy.tokens import TokenFile
-from imgproxy.uploads import Uploads
-from imgproxy.urls import Urls
-from imgproxy.web.admin import tus
-from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.entrance import Entrance
 from imgproxy.web.health import Check, Checks
 from imgproxy.web.lookups import LookUps
 from imgproxy.web.read import Guards, Manner
-from imgproxy.web.spool import Inbox
-from imgproxy.workshop import Bench, Parts
 
 if TYPE_CHECKING:
+    from imgproxy.clerk import Clerk
     from imgproxy.jobs import Jobs
     from imgproxy.jobs.worker import Worker
+    from imgproxy.meta.repository import Words
+    from imgproxy.meta.restoring import Progress
+    from imgproxy.purges import Purges
+    from imgproxy.tokens import TokenFile
+    from imgproxy.uploads import Uploads
+    from imgproxy.web.admin.office import Office, Opening
+    from imgproxy.web.entrance import Entrance
+    from imgproxy.workshop import Bench
 
 _WAITING_SHARE = 0.75
 """So many of a worker's threads may wait for pictures to be made; the others are for what is already there."""
@@ -119,6 +113,8 @@ class Desk:
 
         Who has deleted originals that are still in the store keeps the lease: it is for the writer to remove them.
         """
+        from imgproxy.clerk import step_down
+
         step_down(self.words)
 
     def close(self) -> None:
@@ -140,7 +136,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> House:
     return _house(settings, _Shelves(settings, environ))
 
 
-def furnish(settings: Settings, environ: Mapping[str, str], progress: Progress = quiet) -> Desk:
+def furnish(settings: Settings, environ: Mapping[str, str], progress: Progress | None = None) -> Desk:
     """The house with its words, for whoever writes; `progress` hears of a restore, should the database have to be had from the store."""
     shelves = _Shelves(settings, environ)
     return _furnished(settings, shelves, _house(settings, shelves), progress)
@@ -148,18 +144,24 @@ def furnish(settings: Settings, environ: Mapping[str, str], progress: Progress =
 
 def house_and_opening(settings: Settings, environ: Mapping[str, str]) -> tuple[House, Opening]:
     """The house at once, and what the doors for writing need when it is there: reading does not wait for words."""
+    from imgproxy.web.admin.office import Opening
+
     shelves = _Shelves(settings, environ)
     house = _house(settings, shelves)
-    return house, Opening(lambda: _office(settings, _furnished(settings, shelves, house, quiet)), "the repository")
+    return house, Opening(lambda: _office(settings, _furnished(settings, shelves, house)), "the repository")
 
 
 def clerk_of(settings: Settings) -> Clerk:
     """Who does at this node what nobody asks for."""
+    from imgproxy.clerk import Clerk
+
     return Clerk(settings.data / "run" / "clerk", settings.autocommit, lambda event, words: observe.event(event, {"who": "clerk", **words}))
 
 
 def entrance_of(settings: Settings, environ: Mapping[str, str]) -> Entrance:
     """Who may come in by the doors for writing."""
+    from imgproxy.web.entrance import Entrance
+
     tokens = tokens_of(settings, environ)
     tokens.begin()
     return Entrance(tokens.opened)
@@ -167,10 +169,19 @@ def entrance_of(settings: Settings, environ: Mapping[str, str]) -> Entrance:
 
 def tokens_of(settings: Settings, environ: Mapping[str, str]) -> TokenFile:
     """The tokens of this node."""
+    from imgproxy.tokens import TokenFile
+
     return TokenFile(settings.data, environ.get(config.ADMIN_TOKEN, ""))
 
 
 def _office(settings: Settings, desk: Desk) -> Office:
+    from imgproxy.resumable import Spool
+    from imgproxy.resumable import Terms as SpoolTerms
+    from imgproxy.urls import Urls
+    from imgproxy.web.admin import tus
+    from imgproxy.web.admin.office import Office
+    from imgproxy.web.spool import Inbox
+
     house = desk.house
     keyring = Keyring(settings.keys) if settings.originals == "signed" else None
     presets = config.presets_of(settings)
@@ -196,7 +207,14 @@ def _office(settings: Settings, desk: Desk) -> Office:
     return office
 
 
-def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Progress) -> Desk:
+def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Progress | None = None) -> Desk:
+    from imgproxy.meta.absent import absent_from
+    from imgproxy.meta.repository import Originals as WordsOriginals
+    from imgproxy.meta.repository import Terms, open_words
+    from imgproxy.meta.restoring import quiet
+    from imgproxy.uploads import Uploads
+    from imgproxy.workshop import Bench, Parts
+
     meta = shelves.store("meta")
     for prepare in shelves.preparing:
         prepare()
@@ -217,7 +235,7 @@ def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Pr
         settle_seconds=1.0 if shelves.far else 0.02,  # a rival's word is on this disk at once, or somewhere in a cluster soon
         snapshot_every=settings.snapshot_every,
     )
-    words = open_words(words_of(settings), meta, originals, terms, progress=progress)
+    words = open_words(words_of(settings), meta, originals, terms, progress=progress or quiet)
     uploads, far = Uploads(house.images, words), derived_of(house)
     renditions = far if far is not None else _shelf_of(house, settings)
     parts = Parts(terms.holder, house.images, words, uploads, house.base, renditions, far)
@@ -240,6 +258,8 @@ def worker_of(settings: Settings, desk: Desk, threads: int) -> Worker:
 
 def purges_of(settings: Settings) -> Purges:
     """What tells the caches of others, by these settings, of what this node has forgotten."""
+    from imgproxy.purges import Hook, Purges
+
     calls = [call.split(" ", 1) for call in settings.purge]
     hooks = [Hook(method, url, settings.purge_headers, settings.purge_body) for method, url in calls]
     return Purges(settings.data / "run" / "purges", hooks, _unheard)

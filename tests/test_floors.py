@@ -28,6 +28,7 @@ FLOORS = {
     "fetch": 3,
     "flights": 3,
     "keeper": 3,
+    "knocking": 2,
     "pool": 3,
     "quarantine": 3,
     "render": 3,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import sys
 import time
 from pathlib import Path
 
 import click
 
+from imgproxy.knocking import reached
+
 _SECONDS = 4.0
 _PULSE = 30.0
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}  # noqa: S104 - an address to be asked is no address to listen on
 
 
 @click.command()
@@ -58,23 +58,13 @@ def _feel(pulse: Path) -> None:
 
 def _asked(address: str, path: str) -> tuple[int, str]:
     line = http.client.HTTPConnection("localhost", timeout=_SECONDS)
-    line.sock = _socket(address)
+    line.sock = reached(address, _SECONDS)
     try:
         line.request("GET", path)
         answer = line.getresponse()
         return answer.status, answer.read(65_536).decode("utf-8", "replace")
     finally:
         line.close()
-
-
-def _socket(address: str) -> socket.socket:
-    if address.startswith("unix:"):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(_SECONDS)
-        sock.connect(address.removeprefix("unix:"))
-        return sock
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((_EVERYWHERE.get(host, host.strip("[]")), int(port)), _SECONDS)
 
 
 COMMANDS = (edge, health)

@@ -19,7 +19,6 @@ import re
 import selectors
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from imgproxy import observe, wiring
 from imgproxy.config import Settings
 from imgproxy.edge.nginx import configuration, folder
 from imgproxy.errors import BadSettings
+from imgproxy.knocking import is_well
 
 _PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -128,7 +128,7 @@ class Both:
             ready.register(woken, selectors.EVENT_READ, lambda: self._heed(os.read(woken, 1024)))
             ready.register(said, selectors.EVENT_READ, lambda: self._said.add(os.read(said, 65536)))
             while self._gunicorn is not None or self._nginx is not None:
-                if self._nginx is None and not self._stopping and _answers(self._settings.edge_socket):
+                if self._nginx is None and not self._stopping and is_well(f"unix:{self._settings.edge_socket}"):
                     self._nginx = _started(command(self._settings, self._program), signal.SIGQUIT, stdout=_log(say), stderr=say)
                 for key, _ in ready.select(self._patience()):
                     key.data()
@@ -268,13 +268,3 @@ def _started(command: list[str], last_word: int, *, env: Mapping[str, str] | Non
 def _signal(child: subprocess.Popen[bytes], number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(child.pid, number)
-
-
-def _answers(path: Path) -> bool:
-    """Whether somebody behind that socket is well."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(1)
-        sock.connect(str(path))
-        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
-        return sock.recv(64).startswith(b"HTTP/1.1 200 ")
-    return False
