@@ -1,18 +1,20 @@
 """What is said to Docker, Compose and Kubernetes, as far as it can be judged without any of them.
 
-Held here: that what is named is there, that nothing has more rights than it needs, that no secret is written down. Not held here: that the
-files are of the form that these programs take. Compose judges its own in `make containers`; nothing here judges Kubernetes' by its schema.
+Held here: that what is named is there, that nothing has more rights than it needs, that no secret is written down, and that what is said
+to Kubernetes is of the form that it takes. Docker and Compose judge their own files in `make containers`.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import click
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 DOCKERFILES = (ROOT / "Dockerfile", ROOT / "conf" / "swift" / "Dockerfile")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 KUBERNETES = ROOT / "conf" / "kubernetes"
+VERSION = "1.37"
+"""The Kubernetes whose schemas the base is held against; strictly, so that a word which it does not know is a fault."""
 USER = 10001
 KNOWN = {config.variable(name) for name in config.KINDS} | config.NOT_OURS_TO_READ
 CREDENTIALS = {name for name in config.SECRETS if not name.startswith("IMG_")} | {f"{name}_FILE" for name in config.SECRETS}
@@ -156,6 +160,32 @@ def test_no_secret_is_written_down() -> None:
 
 
 # ---- Kubernetes
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_kubernetes_takes_every_document(name: str) -> None:
+    assert kubernetes_validate.validate(MANIFESTS[name], VERSION, strict=True) == VERSION
+
+
+def _of_another_kind(one: dict[str, Any]) -> None:
+    one["spec"]["replicas"] = "two"
+
+
+def _misspelled(one: dict[str, Any]) -> None:
+    (container,) = one["spec"]["template"]["spec"]["containers"]
+    container["readynessProbe"] = container.pop("readinessProbe")
+
+
+def _left_out(one: dict[str, Any]) -> None:
+    del one["spec"]["selector"]
+
+
+@pytest.mark.parametrize("spoil", [_of_another_kind, _misspelled, _left_out])
+def test_a_planted_fault_is_seen_by_the_schema(spoil: Callable[[dict[str, Any]], None]) -> None:
+    one = deepcopy(MANIFESTS["Deployment/imgproxy-edge"])
+    spoil(one)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(one, VERSION, strict=True)
 
 
 @pytest.mark.parametrize("name", PODS)
