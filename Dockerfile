@@ -26,12 +26,15 @@ FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="imgproxy" \
       org.opencontainers.image.description="An image repository whose read side is nothing but names" \
       org.opencontainers.image.licenses="MIT"
+# The base image has the standard library without its bytecode: each process would compile it anew, and may not keep what it compiled.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libjemalloc2 nginx \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/www/html \
  && groupadd --gid 10001 imgproxy \
  && useradd --uid 10001 --gid imgproxy --no-create-home --home-dir /var/lib/imgproxy --shell /usr/sbin/nologin imgproxy \
- && install -d -o imgproxy -g imgproxy -m 0750 /var/lib/imgproxy /run/imgproxy
+ && install -d -o imgproxy -g imgproxy -m 0750 /var/lib/imgproxy /run/imgproxy \
+ && python -m compileall -q -x '/(ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tests|tkinter|turtledemo)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/imgproxy /opt/imgproxy
 ENV PATH=/opt/imgproxy/bin:$PATH \
     IMG_DATA=/var/lib/imgproxy \

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 
 import pytest
 
-from tests.containers.engine import ROOT, address_of, answers, built, container, docker
+from tests.containers.engine import IMAGE, ROOT, address_of, answers, built, container, docker
 from tests.plain import png
 from tests.readers import ask, until
 
@@ -47,16 +48,32 @@ def test_nothing_of_the_builder_is_in_it() -> None:
     assert "BEGIN CERTIFICATE" not in history
 
 
-def test_it_is_ready_soon_and_writes_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
-    began = time.monotonic()
+def test_it_is_ready_within_three_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        with container(OPEN) as id:
+            address = address_of(id)
+            until(lambda: answers(address), "it is not ready")  # noqa: B023
+            took.append(time.monotonic() - began)
+    with capsys.disabled():
+        print(f"\nready after {', '.join(f'{one:.2f}' for one in took)} s; load {os.getloadavg()[0]:.1f}")
+    assert min(took) < 3  # the others say how busy this machine is
+
+
+def test_nothing_is_compiled_when_it_starts() -> None:
+    ask = """
+import os, sys, gunicorn.app.wsgiapp, gunicorn.workers.gthread, imgproxy.cli, imgproxy.jobs.worker, imgproxy.pool.keeper, imgproxy.wsgi
+made = [module.__cached__ for module in list(sys.modules.values()) if getattr(module, "__cached__", None)]
+print(len(made) > 200, [path for path in made if not os.path.exists(path)])
+"""
+    assert docker("run", "--rm", "--entrypoint", "python", IMAGE, "-c", ask) == "True []"
+
+
+def test_it_writes_nowhere_but_in_its_volume_and_feels_well() -> None:
     with container(OPEN) as id:
         address = address_of(id)
         until(lambda: answers(address), "it is not ready")
-        took = time.monotonic() - began
-        cpu = docker("exec", id, "sh", "-c", "cat /sys/fs/cgroup/cpu.stat 2>/dev/null | head -1 || true")
-        with capsys.disabled():
-            print(f"\nready after {took:.2f} s ({cpu or 'no figures of the kernel'})")
-        assert took < 60
         hash = put(address, png(400, 300))
         assert ask(address, "GET", f"/{hash}-100x.webp").headers["content-type"] == "image/webp"
         assert docker("exec", id, "id", "-u") == "10001"
@@ -72,8 +89,12 @@ def test_jemalloc_and_the_jail_of_renderers_are_there() -> None:
         assert ask(address, "GET", f"/{hash}-100x.webp").status == 200
         maps = docker("exec", id, "sh", "-c", "grep -l jemalloc /proc/[0-9]*/maps 2>/dev/null | wc -l")
         assert int(maps) >= 3
-        jailed = docker("exec", id, "sh", "-c", "grep -l 'Seccomp_filters:.[2-9]' /proc/[0-9]*/status | wc -l")
-        assert int(jailed) >= 1
+        # Nobody but a renderer may write no file at all; and what it has in its memory is shown to nobody.
+        jailed = docker("exec", id, "sh", "-c", "grep -lE '^Max file size +0 +0 ' /proc/[0-9]*/limits | cut -d/ -f3").split()
+        assert jailed
+        for pid in jailed:
+            assert "Permission denied" in docker("exec", id, "sh", "-c", f"cat /proc/{pid}/maps 2>&1 || true")
+            assert docker("exec", id, "sh", "-c", f"grep NoNewPrivs /proc/{pid}/status").split() == ["NoNewPrivs:", "1"]
 
 
 @pytest.mark.parametrize("command", [("serve", "--edge"), ("serve",)])
@@ -111,7 +132,8 @@ def test_one_image_is_a_writer_a_follower_and_a_worker() -> None:
             until(lambda: answers(there), "the follower is not ready")
             until(lambda: "ok" in docker("exec", worker, "imgproxy", "health", "--worker", check=False), "the worker is not well")
             hash = put(here, png(60, 40))
-            assert ask(here, "PATCH", f"/admin/images/{hash}", b'{"domain": "a", "dkey": "b"}', Authorization=SAID).status == 200
+            alias = b'{"domain": "a", "dkey": "b"}'
+            assert ask(here, "PATCH", f"/admin/images/{hash}", alias, Authorization=SAID, Content_Type="application/json").status == 200
             assert ask(here, "POST", "/admin/commit", Authorization=SAID).status == 201
             assert ask(here, "GET", f"/{hash}.png").status == 404
             assert ask(there, "GET", f"/{hash}.png").status == 200
