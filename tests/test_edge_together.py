@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
+from socket import socket
 
 import pytest
 
-from imgproxy.edge.together import Lines
+from imgproxy import config
+from imgproxy.edge.nginx import folder
+from imgproxy.edge.together import Lines, write_configuration
 from tests.edging import edging, nginx
 from tests.plain import png, written
 from tests.readers import Readers, until
-from tests.serving import COMMAND, Server, environment
+from tests.serving import COMMAND, Server, environment, free_port
 
 
 def children(pid: int) -> dict[int, str]:
@@ -130,6 +134,31 @@ def test_a_port_that_is_taken_is_told_and_nothing_stays(tmp_path: Path) -> None:
         done = subprocess.run([COMMAND, "serve", "--edge"], env=env, capture_output=True, text=True, timeout=100)
         assert done.returncode == 1
         assert "Address already in use" in done.stdout + done.stderr
+
+
+def test_nobody_is_let_in_while_a_configuration_is_judged(tmp_path: Path) -> None:
+    program, port = nginx(), free_port()
+    settings = config.load(None, environment(tmp_path, IMG_BIND=f"127.0.0.1:{port},[::1]:{port}", IMG_EDGE="nginx"))
+    folder(settings).mkdir(parents=True)
+    judged = threading.Event()
+    came: list[int] = []
+
+    def come() -> None:
+        while not judged.is_set():
+            with socket() as line:
+                came.append(line.connect_ex(("127.0.0.1", port)))
+
+    visitor = threading.Thread(target=come)
+    visitor.start()
+    try:
+        for _ in range(10):
+            write_configuration(settings, program)
+    finally:
+        judged.set()
+        visitor.join()
+    assert set(came) == {errno.ECONNREFUSED}
+    assert f"listen 127.0.0.1:{port};" in (folder(settings) / "nginx.conf").read_text()
+    assert not list(folder(settings).glob("judged*"))
 
 
 def test_without_nginx_edge_is_a_mistake_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from imgproxy import observe, wiring
@@ -80,12 +81,18 @@ def only_one(lock: Path) -> Iterator[None]:
 
 
 def write_configuration(settings: Settings, program: str) -> None:
-    """Write the configuration, if nginx takes it."""
-    new = folder(settings) / "nginx.conf.new"
-    new.write_text(configuration(settings, "64k" if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode) else "4k"))
-    done = subprocess.run([*command(settings, program, new), "-t"], capture_output=True, text=True, check=False)
+    """Write the configuration, if nginx takes it.
+
+    Even to judge it nginx listens for a moment, and hangs up on who came. So it judges one that listens where nobody comes.
+    """
+    text = configuration(settings, "64k" if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode) else "4k")
+    place, number = folder(settings), count()
+    new = place / "nginx.conf.new"
+    new.write_text(re.sub(r"(?m)^( *listen) .*;$", lambda line: f"{line[1]} unix:judged-{next(number)};", text))
+    done = subprocess.run([*command(settings, program, new), "-t"], cwd=place, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BadSettings([f"edge: {line}" for line in done.stderr.splitlines() if "[emerg]" in line] or [f"edge: {done.stderr}"])
+    new.write_text(text)
     new.rename(_conf(settings))
 
 
