@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 
 import pytest
 
@@ -115,16 +120,42 @@ def test_an_empty_node_comes_back_out_of_swift(all_of_it: Stack) -> None:
         assert ask(at, "GET", f"/{hash}-70x.webp").status == 200
 
 
+@contextmanager
+def writing(one: Stack) -> Iterator[Counter[str]]:
+    """Uploads through the edge, one after the other and none of them twice, while the block runs; what they were answered."""
+    answers: Counter[str] = Counter()
+    done = threading.Event()
+
+    def write() -> None:
+        for seed in count(1000):
+            if done.wait(0.1):
+                return
+            try:
+                told = str(one.write("POST", "/admin/images", png(60, 40, seed=seed), type="image/png").status)
+            except (OSError, http.client.HTTPException) as error:
+                told = repr(error)
+            answers[told] += 1
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        done.set()
+        thread.join(150)
+
+
 def test_nodes_are_restarted_one_by_one_without_a_lost_request(all_of_it: Stack) -> None:
     one = all_of_it
     hash = put(one, png(900, 900, seed=40))
-    with Readers(one.edge, hash) as readers:
+    with Readers(one.edge, hash) as readers, writing(one) as writes:
         readers.more(50)
         for number in range(RESTARTS):
             service = NODES[number % len(NODES)]
             one.compose("restart", "-t", "45", service)
             until(lambda: answers(one.node(service)), f"{service} does not come back")  # noqa: B023
             readers.more(20)
-            print(number + 1, dict(readers.answers), flush=True)
-    print(f"\n{RESTARTS} restarts, {dict(readers.answers)}, the slowest {readers.slowest:.1f} s")
+            print(number + 1, dict(readers.answers), dict(writes), flush=True)
+    print(f"\n{RESTARTS} restarts, read {dict(readers.answers)}, wrote {dict(writes)}, the slowest {readers.slowest:.1f} s")
     assert set(readers.answers) == {"200"}
+    assert set(writes) == {"201"}
