@@ -5,7 +5,8 @@ with `edge_nodes` has no pictures of its own: it spreads names over other nodes,
 
 - `open_file_cache` makes a hit as cheap as that of a bare nginx. Its price: what was removed is still given for a second.
 - An answer of gunicorn with `X-Accel-Redirect` is the file it names; if that is evicted just then, gunicorn is asked again for its bytes.
-- A request that dies with its worker is sent again, if it is one that may be.
+- A request that dies with its worker is sent again, if it is one that may be; at last by a line of its own, for all lines that are kept
+  to that worker died with it.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def _upstreams(settings: Settings) -> Iterator[str]:
         server = f'    server "unix:{settings.edge_socket}" max_fails=0;'
         again = [server] * _TRIES
         yield from ("upstream house {  # a request that dies with its worker is sent again", *again, "    keepalive 32;", "}")
-        yield from ("upstream desk {", *again, "}")
+        yield from ("upstream desk {  # no lines are kept", *again, "}")
         return
     yield "upstream house {"
     yield "    hash $spread consistent;"
@@ -207,14 +208,16 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
         yield from _place("/", [*_asked_behind(), *_told_by_us(), "error_page 502 = @anybody;"])
         yield from _place("@anybody", ["proxy_pass http://anybody;"])
         return
+    asked = [*_asked_behind(), *_told_by_us(), "error_page 502 = @afresh;"]
+    yield from _place("@afresh", ["proxy_pass http://desk;"])
     if tier is None:
-        yield from _place("/", _asked_behind())
+        yield from _place("/", asked)
         return
     if not pictures(settings):
-        yield from _place("/", _asked_behind())
+        yield from _place("/", asked)
     else:
         yield from _place("~ ^", _pictures_here(settings))
-        yield from _place("@house", _asked_behind())
+        yield from _place("@house", asked)
     yield from _place(f"^~ {read.ACCELERATED}", _accelerated(settings, tier))
     yield from _place("@bytes", [*_forwarded("bytes"), "proxy_pass http://house$request_uri;"])
 
