@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from imgproxy import config
+from imgproxy.edge import configuration
 from imgproxy.edge.spreading import found
 from tests.edging import nginx
 from tests.plain import png, written
@@ -83,6 +86,13 @@ def test_an_edge_leaves_out_nodes_without_an_address_and_spreads_names_over_the_
             assert edge.get(f"/{name}").status == 200
             log = (edge.data / "server.log").read_text()
             assert '"missing":["node.invalid:8080"]' in log
+
+
+def test_no_node_is_thought_away_by_who_writes() -> None:
+    """What is written is not asked twice, so there is no second way for who finds all nodes thought away."""
+    text = configuration(config.load(None, {"IMG_EDGE_NODES": "10.0.0.1:8080,10.0.0.2:8080"}))
+    desk = text.partition("upstream desk {")[2].partition("}")[0]
+    assert re.findall(r"server ([^;]+);", desk) == ["10.0.0.1:8080 max_fails=0", "10.0.0.2:8080 max_fails=0 backup"]
 
 
 def test_nodes_that_have_addresses_are_found_in_their_order() -> None:

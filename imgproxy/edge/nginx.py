@@ -155,10 +155,11 @@ def _upstreams(settings: Settings) -> Iterator[str]:
     yield "upstream anybody {  # when all seem to be away, as when one goes just after another has come back"
     yield from (f"    server {node} max_fails=0;" for node in settings.edge_nodes)
     yield "}"
+    # Who is away is tried each time: who has just come back must not be thought away when the other one goes, for nothing is asked twice.
     yield "upstream desk {  # what people say is said to one node; the others stand in for it"
     first, *others = settings.edge_nodes
-    yield f"    server {first} max_fails=1 fail_timeout=2s;"
-    yield from (f"    server {node} backup;" for node in others)
+    yield f"    server {first} max_fails=0;"
+    yield from (f"    server {node} max_fails=0 backup;" for node in others)
     yield "}"
 
 
