@@ -23,22 +23,23 @@ from tests.serving import COMMAND, Response, Server, environment, free_port
 VCL = Path(__file__).parent.parent / "conf" / "varnish.vcl"
 
 
-def answers(front: Server) -> bool:
+def answers(front: Server, status: int) -> bool:
     try:
-        return front.get("/healthz").status == 200
+        return front.get("/healthz").status == status
     except OSError:
         return False
 
 
 @contextmanager
-def running(words: list[str], server: Server, port: int) -> Iterator[Server]:
-    """The same server, asked by way of what these words start."""
-    with (server.data / "front.log").open("wb") as log:
+def running(words: list[str], server: Server, port: int, status: int = 200) -> Iterator[Server]:
+    """The same server, asked by way of what these words start, and which says at first how the server is."""
+    said = server.data / f"front-{port}.log"
+    with said.open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     front = replace(server, port=port)
     try:
-        until(lambda: answers(front) or process.poll() is not None, "nobody stands in front")
-        assert process.poll() is None, (server.data / "front.log").read_text()
+        until(lambda: answers(front, status) or process.poll() is not None, "nobody stands in front")
+        assert process.poll() is None, said.read_text()
         yield front
     finally:
         process.terminate()
@@ -49,16 +50,22 @@ def running(words: list[str], server: Server, port: int) -> Iterator[Server]:
 
 
 @contextmanager
+def alone(data: Path, server: Server, status: int = 200, **settings: str) -> Iterator[Server]:
+    """The same server, asked by way of an nginx of one's own with these settings."""
+    port = free_port()
+    env = environment(data, IMG_BIND=f"127.0.0.1:{port}", **settings)
+    conf = subprocess.run([COMMAND, "nginx"], env=env, capture_output=True, check=True, timeout=60).stdout
+    (data / "run" / "nginx").mkdir(parents=True)
+    own = str(written(data / "nginx.conf", conf))
+    words = [nginx(), "-e", "stderr", "-c", own, "-g", "daemon off;" + " user root;" * (os.geteuid() == 0)]
+    with running(words, server, port, status) as front:
+        yield front
+
+
+@contextmanager
 def spread(folder: Path, nodes: list[Server]) -> Iterator[Server]:
     """Nodes behind an nginx that spreads names over them."""
-    port = free_port()
-    listed = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
-    env = environment(folder / "front", IMG_EDGE_NODES=listed, IMG_BIND=f"127.0.0.1:{port}")
-    conf = subprocess.run([COMMAND, "nginx"], env=env, capture_output=True, check=True, timeout=60).stdout
-    (folder / "front" / "run" / "nginx").mkdir(parents=True)
-    written(folder / "nginx.conf", conf)
-    words = [nginx(), "-e", "stderr", "-c", str(folder / "nginx.conf"), "-g", "daemon off;" + " user root;" * (os.geteuid() == 0)]
-    with running(words, nodes[0], port) as front:
+    with alone(folder / "front", nodes[0], IMG_EDGE_NODES=",".join(f"127.0.0.1:{node.port}" for node in nodes)) as front:
         yield front
 
 
@@ -80,6 +87,22 @@ def test_names_are_spread_over_nodes_and_a_node_that_dies_costs_no_read(tmp_path
             nodes[1].process.send_signal(signal.SIGKILL)
             readers.more(100)
         assert set(readers.answers) == {"200"}
+
+
+def test_a_node_with_nobody_behind_its_nginx_costs_no_read(tmp_path: Path) -> None:
+    with ExitStack() as opened:
+        node = opened.enter_context(edging(tmp_path / "node"))
+        hollow = opened.enter_context(alone(tmp_path / "hollow", node, 503))
+        front = opened.enter_context(spread(tmp_path, [hollow, node]))
+        (name,) = node.put(written(tmp_path / "a.png", png(900, 900)))
+        hash = name.removesuffix(".png")
+        told = hollow.get(f"/{name}")
+        assert (told.status, told.headers["retry-after"], told.json["title"]) == (503, "1", "Cannot answer")
+        with pytest.raises(ConnectionResetError):
+            hollow.get(f"/{name}", X_Edge="spreading")
+        for side in range(20, 60):
+            assert front.get(f"/{hash}-{side}x{side}.png").status == 200
+        until(lambda: '"status":444' in (node.data / f"front-{hollow.port}.log").read_text(), "the hollow node was not asked")
 
 
 # ---- Varnish

@@ -5,6 +5,7 @@ with `edge_nodes` has no pictures of its own: it spreads names over other nodes,
 
 - `open_file_cache` makes a hit as cheap as that of a bare nginx. Its price: what was removed is still given for a second.
 - An answer of gunicorn with `X-Accel-Redirect` is the file it names; if that is evicted just then, gunicorn is asked again for its bytes.
+- A node with nobody behind it hangs up on an nginx that spreads names, which then asks another node; anybody else is told 503.
 - A request that dies with its worker is sent again, if it is one that may be; at last by a line of its own, for all lines that are kept
   to that worker died with it.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 
 from imgproxy import errors
@@ -30,6 +30,8 @@ _GUARDED = ("/admin", "/v1", "/metrics")
 _NOWHERE = "/dev/null/none"
 _FILES_AT_ONCE = 16
 _TRIES = 3
+_SPREADING = "spreading"
+"""What the nginx before several nodes says that it is."""
 
 _REFUSALS = {
     400: ("Not a request", "the request is malformed", 0),
@@ -202,7 +204,8 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
     yield from _told_by_us("502 ")
     yield from _proxying(settings)
     for status in _REFUSALS:
-        yield from _place(f"= /~problem/{status}", ["internal;", *chain(*_refusal(status))])
+        form, refusal = _refusal(status)
+        yield from _place(f"= /~problem/{status}", ["internal;", *form, *(_silence() if status == 503 else ()), *refusal])
     for path in _GUARDED:
         yield from _place(f"^~ {path}", _guarded(settings))
     if settings.edge_nodes:
@@ -223,6 +226,11 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
     yield from _place("@bytes", [*_forwarded("bytes"), "proxy_pass http://house$request_uri;"])
 
 
+def _silence() -> Iterator[str]:
+    """Who spreads names hears nothing at all from a node with nobody behind, and asks another one."""
+    yield from (f'if ($http_x_edge = "{_SPREADING}") {{', "    return 444;", "}")
+
+
 def _told_by_us(also: str = "") -> Iterator[str]:
     """The pages of our refusals; `also` are statuses of those behind that count as 503."""
     for status in _REFUSALS:
@@ -236,7 +244,7 @@ def _place(where: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _proxying(settings: Settings) -> Iterator[str]:
-    yield from _forwarded("")
+    yield from _forwarded(_SPREADING if settings.edge_nodes else "")
     yield "proxy_http_version 1.1;"
     yield "proxy_connect_timeout 2s;"
     yield f"proxy_read_timeout {round(settings.patience) + 10}s;"
@@ -250,7 +258,7 @@ def _proxying(settings: Settings) -> Iterator[str]:
 
 
 def _forwarded(edge: str) -> Iterator[str]:
-    """What gunicorn is told beside the request; `edge` is what it should answer with instead of the name of a file, if anything."""
+    """What those behind are told beside the request; `edge` is how they should answer, if not as always."""
     headers = {
         "Host": "$http_host",
         "X-Forwarded-For": "$remote_addr",
