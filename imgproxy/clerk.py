@@ -33,6 +33,7 @@ AGAIN = 30.0
 """What failed is tried again after so many seconds."""
 
 _TICK = 1.0
+_SOON = 0.05
 _NEIGHBOUR = 2.0
 
 Told = Callable[[str, dict[str, object]], object]
@@ -77,7 +78,7 @@ class Clerk:
             Round("farewell", lambda: _farewell(words), _TICK),
             Round("lease", _Lease(words).run, FOLLOW),
             Round("snapshot", lambda: _snapshot(words), FOLLOW),
-            Round("tend the index", lambda: tend(words.database), FOLLOW),
+            Round("tend the index", lambda: tend(words.database), FOLLOW, unfinished=_SOON),
         ]
         while not self._stopped.wait(max(0.0, min(one.at for one in rounds) - time.monotonic())):
             for one in rounds:
@@ -89,8 +90,8 @@ class Clerk:
         if self._stopped.is_set() or time.monotonic() < one.at:
             return
         try:
-            one.do()
-            one.at = time.monotonic() + one.every
+            more = one.do()
+            one.at = time.monotonic() + (one.unfinished if more else one.every)
         except Error as error:
             one.at = time.monotonic() + (one.every if isinstance(error, Busy) else AGAIN)
             self.told(f"the clerk could not {one.name}", {"why": str(error), "again": AGAIN})
@@ -100,12 +101,13 @@ class Clerk:
 
 
 class Round:
-    """Something that is done every so many seconds; `at` is when it is due."""
+    """Something that is done every so many seconds, sooner while it says that it is `unfinished`; `at` is when it is due."""
 
-    def __init__(self, name: str, do: Callable[[], object], every: float) -> None:
+    def __init__(self, name: str, do: Callable[[], object], every: float, *, unfinished: float = 0.0) -> None:
         self.name = name
         self.do = do
         self.every = every
+        self.unfinished = unfinished
         self.at = time.monotonic()
 
 

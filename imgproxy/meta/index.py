@@ -4,6 +4,9 @@ The full-text index is made of segments, and somebody has to merge them. SQLite 
 everything at once: after an import that can be seconds, at the cost of whoever commits then. So much at once is gathered and merged at
 once, and what piles up later is merged by `tend`. To make indexes anew of a million records takes half the time of putting a million
 entries each into its place.
+
+An index that was made anew is one large piece, and counts as no older than the small ones that come next: the eighth small commit would
+merge it with them, which for a million records takes it four seconds. So from then on SQLite lets more pieces lie, and `tend` comes first.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from imgproxy.meta.database import CACHE, Database
 MANY = 5_000
 """Fewer changes than this are nothing special."""
 
+_PIECES = 500
 _GOOD_PART = 4
 _GATHERED = 2**29
 _ROOM = 3 * _GATHERED
@@ -57,6 +61,7 @@ def gathering(db: sqlite3.Connection, session: int, changes: int) -> Iterator[No
     elif changes * _GOOD_PART >= before:
         db.execute("INSERT INTO words (words) VALUES ('optimize')")
     _tune(db, hashsize=2**20, automerge=4)
+    db.execute("INSERT INTO words (words, rank) VALUES ('crisismerge', ?)", (_PIECES,))
 
 
 def tend(database: Database, pages: int = 500) -> bool:

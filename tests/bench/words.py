@@ -17,6 +17,7 @@ from pathlib import Path
 
 from imgproxy.meta import restoring
 from imgproxy.meta.bulk import bulk
+from imgproxy.meta.index import tend
 from imgproxy.meta.near import near
 from imgproxy.meta.query import Query
 from imgproxy.meta.record import Record
@@ -131,8 +132,19 @@ def _commits(small: Words, large: Words) -> Iterator[Line]:
     luck = random.Random(4)
     found = ratios(lambda: one_change(large, luck, COUNT), lambda: one_change(small, luck, SMALL), ROUNDS)
     yield Line(f"commit of 1 change at {COUNT:,} records by the same at {SMALL:,}", told(found), "1.5", statistics.median(found) <= 1.5)
+    steps = sorted(_tended(large))
+    yield Line("tending of the index afterwards, as the clerk does it", f"{len(steps)} steps, {percentiles(steps)}", "", True)
     alone = sorted(one_change(large, luck, COUNT) * 1_000 for _ in range(200))
     yield Line(f"200 commits of 1 change at {COUNT:,} records", percentiles(alone), "", True)
+
+
+def _tended(large: Words) -> Iterator[float]:
+    """How many milliseconds each step takes, until there is nothing to do."""
+    more = True
+    while more:
+        began = time.perf_counter()
+        more = tend(large.database)
+        yield (time.perf_counter() - began) * 1_000
 
 
 def _searches(large: Words) -> Iterator[Line]:

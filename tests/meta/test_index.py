@@ -91,5 +91,22 @@ def test_the_clerk_tends_what_small_commits_leave(words: Words, tmp_path: Path) 
     sound(words)
 
 
+def test_after_an_index_was_made_anew_no_small_commit_merges_it_but_the_clerk_does(
+    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "MANY", 10)
+    commit(words, *(record(number, title="sun") for number in range(50)))
+    assert segments(words) == 1
+    for number in range(20):
+        commit(words, record(number, title=f"sun {number}"))
+    assert segments(words) > 20
+    clerk = Clerk(tmp_path / "run" / "clerk", 0)
+    clerk.start(words)
+    until(lambda: segments(words) < 4, "nobody tends it")
+    clerk.stop()
+    assert words.search.page(Query(words="sun")).total == 50
+    sound(words)
+
+
 def test_there_is_nothing_to_tend_in_an_empty_index(words: Words) -> None:
     assert not index.tend(words.database)
