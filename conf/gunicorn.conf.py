@@ -7,6 +7,7 @@ pool, which are started by exec. Our settings (`conf/imgproxy.toml`, `IMG_...`) 
 import os
 import re
 import resource
+import signal
 from importlib import import_module
 
 from imgproxy import keeper, observe, wiring
@@ -67,6 +68,17 @@ observe.adopt_logging(settings.log_level)
 def on_starting(server):  # type: ignore[no-untyped-def]
     """Figures of an earlier life are swept away before there is any worker; not those of a server that listens elsewhere."""
     observe.sweep(settings.data / "run" / "figures" / re.sub("[^A-Za-z0-9.]", "-", ",".join(settings.bind))[:200])
+
+
+def when_ready(server):  # type: ignore[no-untyped-def]
+    """gunicorn buries every child, and knows only its workers; a keeper that was killed is replaced here."""
+    heard = signal.getsignal(signal.SIGCHLD)
+
+    def died(number, frame):  # type: ignore[no-untyped-def]
+        keeper.mind(os.environ)
+        heard(number, frame)
+
+    signal.signal(signal.SIGCHLD, died)
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
+
 from imgproxy.knocking import is_well
+from tests.admin.deaths import job_workers, keepers
+from tests.edging import nginx
 from tests.readers import until
-from tests.serving import free_port
+from tests.serving import Server, free_port, serving
 
 
 class Door(HTTPServer):
@@ -78,6 +83,34 @@ def test_a_keeper_that_still_waits_can_be_told_to_stop(tmp_path: Path) -> None:
     with door() as server, kept(f"127.0.0.1:{server.server_port}", "touch", str(tmp_path / "begun")):
         until(lambda: server.asked > 0, "nobody asks whether it is ready")
     assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("edge", ["off", "nginx"])
+def test_a_keeper_that_is_killed_is_replaced_and_work_goes_on(edge: str, tmp_path: Path) -> None:
+    if edge == "nginx":
+        nginx()
+    with serving(tmp_path / "var", IMG_EDGE=edge, IMG_JOB_WORKERS="1") as server:
+        worker = another(server)
+        for _ in range(2):
+            (keeper,) = keepers(server)
+            os.kill(keeper, signal.SIGKILL)
+            worker = another(server, worker)
+            assert keeper not in keepers(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        assert not worker.exists()
+
+
+def another(server: Server, than: Path | None = None) -> Path:
+    """The worker that is kept beside a server, when it is the only one and another than that; its directory in /proc."""
+    found: list[Path] = []
+
+    def there() -> bool:
+        found[:] = [Path("/proc", str(pid)) for pid in job_workers(server)]
+        return bool(found) and than not in found and not (than and than.exists())
+
+    until(there, "nobody works")
+    return found[0]
 
 
 def test_nobody_is_well_who_is_not_there_or_says_so() -> None:

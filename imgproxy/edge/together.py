@@ -23,12 +23,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from imgproxy import observe, wiring
+from imgproxy import keeper, observe, wiring
 from imgproxy.config import Settings
 from imgproxy.edge.nginx import configuration, folder
 from imgproxy.errors import BadSettings
@@ -49,7 +49,7 @@ def nginx() -> str:
     return found
 
 
-def serve(settings: Settings, gunicorn: list[str], environ: Mapping[str, str]) -> int:
+def serve(settings: Settings, gunicorn: list[str], environ: MutableMapping[str, str]) -> int:
     """Run both until they are told to stop, or one of them dies; what to leave with."""
     program = nginx()
     folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -109,7 +109,7 @@ def command(settings: Settings, program: str, conf: Path | None = None) -> list[
 class Both:
     """The two of them, and the one loop that watches over both."""
 
-    def __init__(self, settings: Settings, program: str, gunicorn: list[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, program: str, gunicorn: list[str], environ: MutableMapping[str, str]) -> None:
         self._settings = settings
         self._program = program
         self._gunicorn_command = gunicorn
@@ -130,7 +130,7 @@ class Both:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
-        self._gunicorn = _started(self._gunicorn_command, signal.SIGTERM, env=self._environ)
+        self._gunicorn = _started(self._gunicorn_command, signal.SIGTERM, env=keeper.unkept(self._environ))
         with selectors.DefaultSelector() as ready:
             ready.register(woken, selectors.EVENT_READ, lambda: self._heed(os.read(woken, 1024)))
             ready.register(said, selectors.EVENT_READ, lambda: self._said.add(os.read(said, 65536)))
@@ -169,6 +169,8 @@ class Both:
                 return
             if pid == 0:
                 return
+            if not self._stopping and keeper.buried(self._environ, pid, status):
+                observe.event("the keeper of the worker was killed, and is replaced", {}, level="error")
             for name in ("_gunicorn", "_nginx"):
                 child = getattr(self, name)
                 if child is not None and child.pid == pid:

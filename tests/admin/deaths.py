@@ -39,7 +39,12 @@ def web_workers(server: Server) -> list[int]:
 
 def job_workers(server: Server) -> list[int]:
     """The worker for jobs that is kept beside a server, if it lives just now."""
-    return [worker for pid in children(server.process.pid) if _is_keeper(pid) for worker in children(pid)]
+    return [worker for keeper in keepers(server) for worker in children(keeper)]
+
+
+def keepers(server: Server) -> list[int]:
+    """Who keeps that worker."""
+    return [pid for pid in children(server.process.pid) if _is_keeper(pid)]
 
 
 def _is_keeper(pid: int) -> bool:
