@@ -83,8 +83,8 @@ class Cache:
             self._places.release()
 
     def forget(self, prefix: str) -> None:
-        """Remove from every tier what begins with `prefix`; a tier in trouble will forget by itself."""
-        for tier in self._tiers:
+        """Remove from every tier what begins with `prefix`, the farthest first; a tier in trouble will forget by itself."""
+        for tier in reversed(self._tiers):
             try:
                 sweep(tier.store, prefix)
             except StoreTrouble:

@@ -141,9 +141,8 @@ class Originals:
 
     def remove(self, hash: str) -> bool:
         """Remove an original from the store and from this node; False if the store had none."""
-        if self._copies is not None:
-            self._copies.delete(hash)
         was_there = self._store.delete(hash)
+        self.forget(hash)  # last: who reads meanwhile may bring it near again, as long as the store has it
         self._quarantine.lift(hash)
         return was_there
 

@@ -1,56 +1,90 @@
 """Originals whose records were deleted: let go of after the commit, as often as it takes.
 
 The list is written by the commit itself, so that no crash forgets it; what a lost disk forgets, sync finds. On the writing node letting
-go removes the original from the store, on a reading node from its local tier.
+go removes the original from the store; a reading node, when it sees that this has happened, lets go of what it has itself. What any open
+session says something of stays until that is committed or discarded.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from imgproxy.meta.absent import Absent
 from imgproxy.meta.chain import Chain
-from imgproxy.meta.sessions import held
 
 LetGo = Callable[[str], object]
 """Told a hash; does nothing if that was done before, raises if it could not be done."""
 
 
-class Farewell:
-    """What is still to be let go of, and how."""
+_PAUSE = 0.02
+_FREE = """
+    FROM gone WHERE NOT EXISTS (
+        SELECT 1 FROM sessions CROSS JOIN staged s ON s.session = sessions.key AND s.hash = gone.hash AND s.state IS NOT NULL
+    )
+"""
 
-    def __init__(self, chain: Chain, let_go: LetGo, *, first: Callable[[], object] = lambda: None, page: int = 500) -> None:
+
+class Farewell:
+    """What is still to be let go of, and how.
+
+    `first` makes sure of whatever must be so before, for every part anew; `which` says which of some hashes it is time for, all unless
+    it is given. A part is of at most `page` originals, and ends after so many `seconds`.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        let_go: LetGo,
+        *,
+        first: Callable[[], object] = lambda: None,
+        which: Absent = lambda hashes: hashes,
+        page: int = 500,
+        seconds: float = 3.0,
+    ) -> None:
         self._chain = chain
         self._let_go = let_go
         self._first = first
+        self._which = which
         self._page = page
+        self._seconds = seconds
 
     def waiting(self) -> int:
-        """How many originals are still to be let go of."""
+        """How many originals are still to be let go of, beside those that a session has taken up again."""
         with self._chain.database.reading() as db:
-            return int(db.execute("SELECT count(*) FROM gone").fetchone()[0])
+            return int(db.execute(f"SELECT count(*) {_FREE}").fetchone()[0])
 
     def say(self) -> int:
         """Let go of everything that waits and that nobody has taken up again; how many they were.
 
-        `first` makes sure of whatever must be so before. No commit happens meanwhile: what a session adds again is either seen here,
-        or its commit finds the original missing.
+        No commit happens during a part: what a session adds again is either seen here, or its commit finds the original missing.
+        Between parts a commit may.
         """
-        count = 0
+        count, after = 0, b""
         while True:
             with self._chain.alone():
                 self._first()
-                said = self._some()
+                said, after = self._some(after)
             count += said
-            if said < self._page:
+            if not after:
                 return count
+            time.sleep(_PAUSE)
 
-    def _some(self) -> int:
+    def _some(self, after: bytes) -> tuple[int, bytes]:
+        """A part, of what comes after that hash: how many were let go of, and after which hash the next one begins, if any."""
+        until = time.monotonic() + self._seconds
         with self._chain.database.reading() as db:
-            rows = db.execute("SELECT hash FROM gone ORDER BY hash LIMIT ?", (self._page,)).fetchall()
-            hashes = [hash for (hash,) in rows]
-            free = [hash for hash in hashes if not held(db, hash)]
-        for hash in free:
-            self._let_go(hash.hex())
-        with self._chain.database.writing() as db:
-            db.executemany("DELETE FROM gone WHERE hash = ?", [(hash,) for hash in hashes])
-        return len(rows)
+            rows = db.execute(f"SELECT hash {_FREE} AND hash > ? ORDER BY hash LIMIT ?", (after, self._page)).fetchall()
+        last = rows[-1][0] if len(rows) == self._page else b""
+        said: list[bytes] = []
+        try:
+            for hash in self._which([hash.hex() for (hash,) in rows]):
+                self._let_go(hash)
+                said.append(bytes.fromhex(hash))
+                if time.monotonic() > until:
+                    last = said[-1]
+                    break
+        finally:
+            with self._chain.database.writing() as db:
+                db.executemany("DELETE FROM gone WHERE hash = ?", [(hash,) for hash in said])
+        return len(said), last

@@ -81,6 +81,6 @@ def open_words(
         commits,
         Search(booted.database),
         Snapshots(chain, every=terms.snapshot_every, reached=reached),
-        Farewell(chain, originals.remove, first=commits.catch_up),
-        Follower(chain, Farewell(chain, originals.forget), writing=lease.mine),
+        Farewell(chain, originals.remove, first=lambda: (lease.renew(), commits.catch_up())),
+        Follower(chain, Farewell(chain, originals.forget, which=originals.absent), writing=lease.mine),
     )

@@ -120,7 +120,10 @@ class Sync:
                 counts["adopted"] += self._adopt(session, key, repairs.facts)
 
     def _commit(self, session: Session) -> None:
-        """Commit what was repaired; what others changed meanwhile is left to them, and to the next run."""
+        """Commit what was repaired; what others changed or brought back meanwhile is left to them, and to the next run."""
+        for one in self._sessions.diff(session):
+            if one.after is None and not self._is_lost(one.hash):
+                self._sessions.forget(session, one.hash)
         while True:
             try:
                 if self._commits.commit(session.id, "sync", "make records and originals agree") is None:

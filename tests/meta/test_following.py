@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from imgproxy.errors import Forked, NotTheWriter, StoreDown
@@ -124,9 +126,42 @@ def test_what_could_not_be_removed_is_tried_again(words: Words) -> None:
     farewell = Farewell(words.chain, broken)
     with pytest.raises(StoreDown):
         farewell.say()
-    assert farewell.waiting() == 2
-    assert farewell.say() == 2
+    assert farewell.waiting() == 1
+    assert farewell.say() == 1
     assert len(set(tried)) == 2
+
+
+def test_what_a_session_has_taken_up_waits_until_that_is_discarded(words: Words, here: Place) -> None:
+    commit(words, record(1))
+    taken = words.sessions.open()
+    words.sessions.edit(taken, hash_of(1), {"title": "mine"})
+    other = words.sessions.open()
+    words.sessions.delete(other, hash_of(1))
+    deleted(words, 1)
+    assert (words.farewell.waiting(), words.farewell.say()) == (0, 0)
+    assert here.base.head(hash_of(1)) is not None
+    words.sessions.discard(taken)
+    assert (words.farewell.waiting(), words.farewell.say()) == (1, 1)  # that others delete it too keeps nothing
+    assert here.base.head(hash_of(1)) is None
+
+
+def test_a_reading_node_waits_until_the_store_has_let_go(words: Words, here: Place) -> None:
+    commit(words, record(1))
+    deleted(words, 1)
+    with closing(here.node("reader")) as reader:
+        assert reader.follower.poll().let_go == 0
+        words.farewell.say()
+        assert reader.follower.poll().let_go == 1
+        assert reader.follower.poll().let_go == 0
+
+
+def test_a_part_of_a_farewell_renews_the_lease_and_ends_in_time(words: Words) -> None:
+    commit(words, *(record(number) for number in range(5)))
+    deleted(words, *range(5))
+    parts: list[int] = []
+    slow = Farewell(words.chain, lambda _: None, first=lambda: parts.append(words.lease.renew().beat), seconds=0.0)
+    assert slow.say() == 5
+    assert len(set(parts)) >= 5
 
 
 def test_what_was_added_again_stays(words: Words, here: Place) -> None:

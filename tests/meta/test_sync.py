@@ -208,3 +208,16 @@ def test_the_merge_finds_exactly_the_differences(words: Words, here: Place, reco
     assert {one.key for one in found if one.kind == "lost"} == set(map(hash_of, recorded - stored))
     assert {one.key for one in found if one.kind == "stray"} == set(map(hash_of, stored - recorded))
     assert (counts["records"], counts["objects"]) == (len(recorded), len(stored))
+
+
+def test_an_original_that_comes_back_while_the_others_are_looked_at_keeps_its_record(uneven: Words, here: Place) -> None:
+    healed = min(LOST)
+    number = next(number for number in range(100) if hash_of(number) == healed)
+
+    def passing(key: str) -> None:
+        if key > healed:
+            here.keep(number)
+
+    synced(uneven, here).run(Repairs(lost=True), passing=passing)
+    assert set(live(uneven)) & LOST == {healed}
+    assert here.base.head(healed) is not None
