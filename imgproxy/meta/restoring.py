@@ -147,6 +147,8 @@ def _into_place(partial: Path, path: Path) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with partial.open("rb") as file:
         os.fsync(file.fileno())
+    for kept in ("-wal", "-shm"):  # of a database that is lost: SQLite would replay its log into this one
+        path.with_name(path.name + kept).unlink(missing_ok=True)
     partial.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -47,6 +48,30 @@ DAMAGES = {
     "longer": lambda data: data + b"more",
     "another": lambda _: b"nothing of ours",
 }
+
+
+def test_the_log_of_a_database_that_is_lost_is_not_replayed_into_the_new_one(here: Place) -> None:
+    here.keep(*range(40))
+    words = here.node("lost")
+    commit(words, record(1))
+    path = words.database.path
+    log = path.with_name(f"{path.name}-wal")
+    with closing(sqlite3.connect(path)) as held:  # so that the log stays
+        held.execute("SELECT count(*) FROM records").fetchone()
+        commit(words, record(2, title="x" * 500))
+        words.close()
+        old = log.read_bytes()
+    assert old
+    path.unlink()
+    with closing(here.node("other", holder="lost")) as other:
+        for number in range(3, 40):
+            commit(other, record(number))
+    log.write_bytes(old)
+    with closing(here.node("lost")) as again:
+        assert again.booted.how == "restored"
+        assert set(live(again)) == {hash_of(number) for number in range(1, 40)}
+        with again.database.reading() as db:
+            assert database.sound(db)
 
 
 def test_an_empty_store_makes_an_empty_repository(here: Place) -> None:
