@@ -6,17 +6,21 @@ stays, and sync finds it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
 
+from imgproxy.errors import NoSession, SessionClosed
 from imgproxy.images import Added, Images, Sums
 from imgproxy.meta import exif
 from imgproxy.meta.record import Record, edited
 from imgproxy.meta.repository import Words
-from imgproxy.meta.sessions import Session
+from imgproxy.meta.sessions import DEFAULT, Session
 from imgproxy.picture import Study
 
+_PATIENCE = 30.0
+_LOOK = 0.05
 _ANY = Record("0" * 64, "png", 1, 1, 1)
 """Nobody in particular."""
 
@@ -43,15 +47,27 @@ class Uploads:
         """
         edited(_ANY, said)
         sums = sums or self._images.sums(file)
-        known = self._words.sessions.read(sums.sha256, session)
+        sessions = self._words.sessions
+        known = sessions.read(sums.sha256, session)
         if known is not None:
             added = self._images.add(file, sums)
-            return Uploaded(added, self._words.sessions.edit(session, known.hash, said) if said else known)
+            return Uploaded(added, self._saying(session, lambda found: sessions.edit(found, known.hash, said)) if said else known)
         study = self._images.look(file)
         added = self._images.add(file, sums, study.facts)
         record = edited(described(added, study), said)
-        self._words.sessions.put(session, record)
-        return Uploaded(added, record)
+        return Uploaded(added, self._saying(session, lambda found: sessions.introduce(found, record, said)))
+
+    def _saying(self, session: Session, say: Callable[[Session], Record]) -> Record:
+        """Say something in a session; if it is the default one, and was committed while the picture came in, in the next one."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return say(session)
+            except (NoSession, SessionClosed):
+                if session.name != DEFAULT or time.monotonic() > until:
+                    raise
+                time.sleep(_LOOK)
+                session = self._words.sessions.find(DEFAULT)
 
     def check(self, session: str, said: Mapping[str, object]) -> None:
         """Return if something of that kind could be said of an original in that session, before there is one."""

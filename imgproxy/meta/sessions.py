@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -107,6 +107,14 @@ class Sessions:
     def put(self, session: Session, record: Record, based_on: int | None = None) -> None:
         """Give a record this state in a session."""
         self.stage(session, [Change(record.hash, record, based_on)])
+
+    def introduce(self, session: Session, record: Record, said: Mapping[str, object]) -> Record:
+        """Give a picture its first record; if it has one by now, change in that what is said. What the session then shows."""
+        with self._changing(session) as db:
+            seen = _seen(db, session, record.hash)
+            shown = record if seen is None else edited(seen, said)
+            stage(db, session.key, [Change(record.hash, shown, 0 if seen is None else None)])
+            return shown
 
     def delete(self, session: Session, hash: str, based_on: int | None = None) -> None:
         """Delete a record in a session, or raise `Missing`; one that is only there forgets that it was ever added."""

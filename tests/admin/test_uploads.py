@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.plain import png
+from tests.readers import until
 from tests.serving import Response, Server, serving
 
 IMAGES = Path(__file__).parents[1] / "images"
@@ -118,6 +120,22 @@ def test_a_right_digest_is_taken_and_a_wrong_one_is_not(server: Server, header: 
     assert wrong.status == 400
     assert upload(server, data, **{header: f"sha-512=:AAAA:, sha-256=:{digest}:"}).status == 201
     assert upload(server, fresh(), **{header: "sha-256=:AAAA:"}).status == 422
+    assert upload(server, fresh(), **{header: "sha-256=:\xe9:"}).status == 422
+
+
+def test_an_upload_that_outlasts_the_default_session_is_said_of_in_the_next(tmp_path: Path) -> None:
+    with serving(tmp_path, IMG_AUTOCOMMIT="0.2") as server:
+        slow, quick = fresh(), fresh()
+
+        def dripping() -> Iterator[bytes]:
+            yield slow[:100]
+            assert upload(server, quick).status == 201
+            until(lambda: server.ask("GET", "/admin/commits").json["commits"], "nothing is committed")
+            yield slow[100:]
+
+        assert server.ask("POST", "/admin/images?title=Slow", dripping()).status == 201
+        until(lambda: len(server.ask("GET", "/admin/commits").json["commits"]) == 2, "the slow one is not committed")
+        assert server.ask("GET", f"/admin/images/{hash_of(slow)}").json["title"] == "Slow"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,16 @@ from imgproxy.meta.staging import Change
 from tests.meta.making import commit, hash_of, live, record
 
 
+def test_a_picture_that_has_a_record_by_now_is_introduced_to_nobody(words: Words) -> None:
+    commit(words, record(1, title="By the sea", dkey="1", domain="d"))
+    session = words.sessions.open()
+    assert words.sessions.introduce(session, record(1, description="new"), {"description": "new"}).title == "By the sea"
+    assert words.sessions.introduce(session, record(1), {"tags": ["a"]}).description == "new"
+    assert words.sessions.introduce(session, record(2, title="first"), {"title": "first"}).title == "first"
+    assert words.sessions.introduce(session, record(2, tags=("b",)), {"tags": ["b"]}).title == "first"
+    assert live(words)[hash_of(1)].title == "By the sea"
+
+
 def test_what_is_staged_is_seen_in_its_session_alone(words: Words) -> None:
     commit(words, record(1, title="old"))
     mine, other = words.sessions.open(), words.sessions.open()
