@@ -30,6 +30,7 @@ SETTLED = 2.0
 """So many seconds after a deletion nobody of this node gives the picture any more: nginx holds files open for one."""
 
 _LONGEST_PAUSE = 900.0
+_TROUBLED_PAUSE = 30.0
 _TRIES = 100
 _WELL = frozenset((*range(200, 300), 404, 410))
 _MOST = 65_536
@@ -114,11 +115,15 @@ class Purges:
 
     def _run(self) -> None:
         while True:
-            with self._telling() as ours:
-                pause = self._round() if ours else 1.0
+            trouble = False
+            try:
+                with self._telling() as ours:
+                    pause = self._round() if ours else 1.0
+            except OSError:  # the disk may be full: what is to be told is still there, and is told later
+                pause, trouble = _TROUBLED_PAUSE, True
             with self._lock:
                 left = self._has_untried() if self._closing else self.waiting()
-                if not left:
+                if not left or (trouble and self._closing):
                     self._thread = None
                     return
                 self._woken.wait(0.1 if self._closing or pause is None else pause)

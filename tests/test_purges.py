@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from imgproxy import purges as module
 from imgproxy.purges import Hook, Purges
 from tests.plain import png, written
 from tests.serving import COMMAND, environment
@@ -159,3 +161,24 @@ def test_a_deletion_by_the_command_line_is_told_after_its_commit(tmp_path: Path,
     run("commit")
     assert cache.heard == [("PURGE", f"/{hash}", hash, f"gone: {hash}")]
     assert "***" in run("config")
+
+
+def test_trouble_with_the_disk_ends_nothing(tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TROUBLED_PAUSE", 0.05)
+    troubles: list[Path] = []
+    whole = Purges._put_off
+
+    def full(self: Purges, path: Path, pause: float) -> None:
+        if not path.name.startswith("~") and len(troubles) < 2:
+            troubles.append(path)
+            raise OSError(errno.ENOSPC, "no room")
+        whole(self, path, pause)
+
+    monkeypatch.setattr(Purges, "_put_off", full)
+    cache.status = 500
+    purges = Purges(tmp_path / "purges", [hook(cache)], settled=0.0)
+    purges.add("a" * 64)
+    until(lambda: len(troubles) == 2)
+    cache.status = 200
+    until(lambda: not purges.waiting())
+    purges.close()
