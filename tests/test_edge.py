@@ -20,6 +20,7 @@ from imgproxy.edge.expressions import door
 from imgproxy.errors import BadSettings
 from imgproxy.picture import EDITION, EDITION_TIME
 from imgproxy.stores.fs import FsStore
+from imgproxy.web.entrance import TRIES
 from tests.edging import behind, edging, nginx, raw
 from tests.plain import png, png_size, written
 from tests.serving import COMMAND, Response, Server, environment
@@ -424,8 +425,19 @@ def test_the_writing_doors_and_the_figures_open_for_some_addresses_alone(tmp_pat
             assert json.loads(server.get(path).body)["title"] == "Forbidden"
             assert server.get(path, X_Forwarded_For="10.1.2.4").status == 403
             assert server.get(path, X_Forwarded_For="10.1.2.3").status != 403
+        for path in ("/admin.example.org/42", "/v1beta/42", "/metrics.d/42"):
+            assert server.get(path).status == 404
         assert server.get("/metrics", X_Forwarded_For="10.1.2.3").status == 200
         assert server.get("/healthz").status == server.get("/readyz").status == 200
+
+
+def test_who_tries_wrong_tokens_locks_out_nobody_else(tmp_path: Path) -> None:
+    settings = {"IMG_EDGE_ADMIN": "10.0.0.0/8", "IMG_EDGE_PROXIES": "127.0.0.1", "IMG_WORKERS": "1"}
+    with edging(tmp_path / "var", **settings) as server:
+        tried = [server.ask("GET", "/admin/status", token=f"img_{n}", X_Forwarded_For="10.1.2.3").status for n in range(TRIES + 10)]
+        assert set(tried) == {401, 429}
+        assert server.ask("GET", "/admin/status", X_Forwarded_For="10.1.2.4").status == 200
+        assert '"address":"10.1.2.3"' in (server.data / "server.log").read_text()
 
 
 def signed(server: Server, name: str, *options: str) -> str:

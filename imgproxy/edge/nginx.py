@@ -207,7 +207,8 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
         form, refusal = _refusal(status)
         yield from _place(f"= /~problem/{status}", ["internal;", *form, *(_silence() if status == 503 else ()), *refusal])
     for path in _GUARDED:
-        yield from _place(f"^~ {path}", _guarded(settings))
+        for where in (f"= {path}", f"^~ {path}/"):
+            yield from _place(where, _guarded(settings))
     if settings.edge_nodes:
         yield from _place("/", [*_asked_behind(), *_told_by_us(), "error_page 502 = @anybody;"])
         yield from _place("@anybody", ["proxy_pass http://anybody;"])

@@ -37,7 +37,8 @@ class Entrance:
         said = environ.get("HTTP_AUTHORIZATION")
         if said is None:
             raise Stranger(_NOBODY)
-        address = _network(environ.get("REMOTE_ADDR", ""))
+        asker = _asker(environ)
+        address = _network(asker)
         kind, _, token = said.partition(" ")
         token = token.strip()
         self._tries.check(address, digest_of(token))
@@ -47,13 +48,19 @@ class Entrance:
             grant = self._opened(token)
         except Stranger:
             self._tries.failed(address)
-            observe.event("a wrong token", {"address": environ.get("REMOTE_ADDR", "")}, level="warning")
+            observe.event("a wrong token", {"address": asker}, level="warning")
             raise
         self._tries.succeeded(address, digest_of(token))
         if not grant.allows(scope):
             observe.event("a token that is not for this", {"who": grant.name, "scope": scope}, level="warning")
             raise Forbidden("this token is not for that")
         return grant
+
+
+def _asker(environ: Mapping[str, Any]) -> str:
+    """The address of who asks; behind a socket, which has none, the one that the nginx at it tells."""
+    told: str = environ.get("REMOTE_ADDR") or environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
+    return told
 
 
 class Tries:
