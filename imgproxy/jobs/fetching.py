@@ -24,11 +24,15 @@ _LEFT_ALONE = 86_400.0
 def fetch(order: Fetch, task: str, shop: Shop, tell: Tell) -> Outcome:
     """Bring a picture into a session, with its words and its renditions."""
     file = shop.spool / task
-    fetched = shop.window.fetch(order.url, file)
-    tell({"bytes": fetched.size})
-    session = shop.words.sessions.find(order.session)
-    with file.open("rb") as picture:
-        done = shop.uploads.keep(picture, session, said(order))
+    try:
+        fetched = shop.window.fetch(order.url, file)
+        tell({"bytes": fetched.size})
+        session = shop.words.sessions.find(order.session)
+        with file.open("rb") as picture:
+            done = shop.uploads.keep(picture, session, said(order))
+    except CANNOT_BE:
+        drop(file)  # nobody will go on with it
+        raise
     name = done.added.name
     warnings: list[str] = []
     made: list[str] = []

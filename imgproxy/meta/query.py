@@ -158,7 +158,7 @@ def understood(text: str) -> Cursor:
         moment, first, second, total, exact = numbers
     except (ValueError, TypeError, RecursionError) as error:
         raise BadRecord("cursor", "is none of ours") from error
-    sane = all(isinstance(number, int) and 0 <= number <= _END for number in numbers)
+    sane = all(isinstance(number, int) and 0 <= number < _END for number in numbers)
     if not sane or not isinstance(query, str) or len(text) > 200:
         raise BadRecord("cursor", "is none of ours")
     return Cursor(query, moment, (first, second), total, bool(exact))

@@ -72,6 +72,11 @@ class Node:
             return list(node.events(process))
 
 
+def test_what_is_no_base64_is_refused(server: Server) -> None:
+    assert created(server, 100, Upload_Metadata="title \xe9").status == 400
+    assert created(server, 100, b"x", Upload_Checksum="sha1 \xe9").status == 400
+
+
 @pytest.fixture
 def tus(server: Server, tmp_path: Path) -> Node:
     node.installed()

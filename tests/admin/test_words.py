@@ -254,6 +254,7 @@ def test_commits_are_listed_and_gone_back_on(server: Server) -> None:
     page = server.ask("GET", "/admin/commits?most=2").json
     assert server.ask("GET", f"/admin/commits?most=1&before={page['before']}").json["commits"][0]["n"] == n - 1
     assert server.ask("GET", "/admin/commits/999999").status == 404
+    assert server.ask("GET", "/admin/commits?before=99999999999999999999").status == 422
 
 
 def test_who_does_not_wait_is_told_of_a_task(tmp_path: Path) -> None:

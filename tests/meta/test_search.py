@@ -280,6 +280,7 @@ def spelled(*said: object) -> str:
 @pytest.mark.parametrize(
     "cursor",
     ["x", "é", "A" * 500, "[]", spelled(), spelled("q", 1, 2, 3, 4), spelled("q", -1, 2, 3, 4, 5), spelled("q", 1, 2, 2**63, 4, 5),
+     spelled("q", 1, 2**63 - 1, 3, 4, 5),
      spelled("q", 1, 2, "3", 4, 5), spelled(5, 1, 2, 3, 4, 5), spelled("q", 1, 2, None, 4, 5), spelled("another", 0, 0, 0, 0, 0)],
 )  # fmt: skip
 def test_a_cursor_that_is_none_of_ours_is_refused(words: Words, cursor: str) -> None:

@@ -44,7 +44,7 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many, before which; or only those that made the record of one image what it is."""
 
     most: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
-    before: Annotated[int, msgspec.Meta(ge=0)] = 0
+    before: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     of: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 

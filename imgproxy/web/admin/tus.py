@@ -8,7 +8,6 @@ has become: in headers, and in JSON for who asks for JSON.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -263,5 +262,5 @@ def _said(text: str) -> tuple[Saying, str]:
 def _decoded(what: str, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise BadBody(f"expected base64 in {what}") from error

@@ -72,7 +72,7 @@ def _fetch(office: Office, asked: Asked[Fetching]) -> Reply:
     if asked.query.wait:
         task = office.jobs.wait(task.id, asked.query.wait)
     where = {} if task.finished else {"Location": f"/v1/tasks/{task.id}"}
-    return Reply(shown_task(task), status=200 if task.finished else 202, headers=where, audit={"task": task.id, "url": said.url[:200]})
+    return Reply(shown_task(task), status=200 if task.finished else 202, headers=where, audit={"task": task.id})
 
 
 def _task(office: Office, asked: Asked[Any]) -> Reply:
