@@ -66,7 +66,7 @@ class Farewell:
                 self._first()
                 said, after = self._some(after)
             count += said
-            if not after:
+            if not said or not after:  # where it is time for none, the others are looked at the next time
                 return count
             time.sleep(_PAUSE)
 

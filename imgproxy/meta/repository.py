@@ -19,6 +19,9 @@ from imgproxy.meta.sessions import Sessions
 from imgproxy.meta.snapshots import Snapshots
 from imgproxy.stores import Store
 
+_LOOKED_AT = 100
+"""So many originals a reading node asks for at a time, whether the writer has removed them yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -82,5 +85,5 @@ def open_words(
         Search(booted.database),
         Snapshots(chain, every=terms.snapshot_every, reached=reached),
         Farewell(chain, originals.remove, first=lambda: (lease.renew(), commits.catch_up())),
-        Follower(chain, Farewell(chain, originals.forget, which=originals.absent), writing=lease.mine),
+        Follower(chain, Farewell(chain, originals.forget, which=originals.absent, page=_LOOKED_AT), writing=lease.mine),
     )
