@@ -5,6 +5,7 @@
 - removes deleted originals from the store, again and again until that succeeds;
 - keeps the lease as long as this node goes on writing, and lets the next writer in when it does not;
 - takes the snapshots that are due;
+- forgets sessions that nobody has changed for very long (`kept`);
 - tends the full-text index, which small commits leave in small pieces.
 
 Of all processes of a node one has the clerk: who holds a lock that the kernel drops with its holder. Nothing here may be lost: what is
@@ -32,6 +33,9 @@ LINGER = 60.0
 AGAIN = 30.0
 """What failed is tried again after so many seconds."""
 
+EXPIRY = 60.0
+"""Forgotten sessions are looked for after so many seconds."""
+
 _TICK = 1.0
 _SOON = 0.05
 _NEIGHBOUR = 2.0
@@ -41,11 +45,12 @@ Told = Callable[[str, dict[str, object]], object]
 
 
 class Clerk:
-    """The clerk of one node, in one of its processes; `lock` is a file that all of them share, `autocommit` in seconds (0: never)."""
+    """The clerk of one node, in one of its processes; `lock` is a file that all of them share, the others are seconds (0: never)."""
 
-    def __init__(self, lock: Path, autocommit: float, told: Told = lambda _event, _words: None) -> None:
+    def __init__(self, lock: Path, autocommit: float, told: Told = lambda _event, _words: None, *, kept: float = 0.0) -> None:
         self._lock = lock
         self._autocommit = autocommit
+        self._kept = kept
         self.told = told
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -78,6 +83,7 @@ class Clerk:
             Round("farewell", lambda: _farewell(words), _TICK),
             Round("lease", _Lease(words).run, FOLLOW),
             Round("snapshot", lambda: _snapshot(words), FOLLOW),
+            Round("forget sessions", _Expiry(words, self._kept, self.told).run, min(EXPIRY, self._kept / 2 or EXPIRY)),
             Round("tend the index", lambda: tend(words.database), FOLLOW, unfinished=_SOON),
         ]
         while not self._stopped.wait(max(0.0, min(one.at for one in rounds) - time.monotonic())):
@@ -145,6 +151,24 @@ class _Autocommit:
             return
         if made is not None:
             self._told("committed", {"commit": made.n, "changes": made.changes})
+
+
+class _Expiry:
+    """Discards sessions that nobody has changed for so long, by running time: no jump of the clock forgets one."""
+
+    def __init__(self, words: Words, kept: float, told: Told) -> None:
+        self._words = words
+        self._kept = kept
+        self._told = told
+        self._last = time.monotonic()
+
+    def run(self) -> None:
+        now, last = time.monotonic(), self._last
+        self._last = now
+        if self._kept and self._words.sessions.all():
+            gone = self._words.sessions.expire(now - last, self._kept)
+            if gone:
+                self._told("sessions that nobody changed were forgotten", {"sessions": gone})
 
 
 class _Lease:

@@ -86,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     uploads_kept: Seconds = 86_400.0
     snapshot_every: AtLeastOne = 200
     autocommit: Pause = 0.0
+    sessions_kept: Pause = 30 * 86_400.0
 
     policy: Literal["any", "listed", "signed"] = "any"
     originals: Literal["public", "signed", "private"] = "public"
@@ -379,4 +380,4 @@ def _shown(name: str, settings: Settings) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={'***' if name == 'purge_headers' else item}" for key, item in value.items())
-    return str(value).lower() if isinstance(value, bool) else format(value, "g") if isinstance(value, float) else str(value)
+    return str(value).lower() if isinstance(value, bool) else format(value, ".12g") if isinstance(value, float) else str(value)

@@ -155,7 +155,10 @@ def clerk_of(settings: Settings) -> Clerk:
     """Who does at this node what nobody asks for."""
     from imgproxy.clerk import Clerk
 
-    return Clerk(settings.data / "run" / "clerk", settings.autocommit, lambda event, words: observe.event(event, {"who": "clerk", **words}))
+    def told(event: str, words: Mapping[str, object]) -> None:
+        observe.event(event, {"who": "clerk", **words})
+
+    return Clerk(settings.data / "run" / "clerk", settings.autocommit, told, kept=settings.sessions_kept)
 
 
 def entrance_of(settings: Settings, environ: Mapping[str, str]) -> Entrance:

@@ -189,11 +189,14 @@ class Sessions:
     def expire(self, elapsed: float, limit: float) -> list[str]:
         """Let so many seconds of running time pass, and discard what nobody changed for longer than `limit`; the ids of these.
 
+        Not the default session, which everybody's changes are in.
         Whoever calls this now and then measures `elapsed` by a monotonic clock: no jump of the time of day forgets anything.
         """
         with self._database.writing() as db:
             db.execute("UPDATE sessions SET idle = idle + ?", (elapsed,))
-            old = db.execute("SELECT key, id FROM sessions WHERE idle > ? AND committing IS NULL", (limit,)).fetchall()
+            old = db.execute(
+                "SELECT key, id FROM sessions WHERE idle > ? AND committing IS NULL AND name != ?", (limit, DEFAULT)
+            ).fetchall()
             for key, _ in old:
                 drop(db, key)
             return [id for _, id in old]

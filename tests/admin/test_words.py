@@ -12,6 +12,7 @@ import pytest
 
 from imgproxy.tokens import TokenFile
 from tests.plain import png
+from tests.readers import until
 from tests.serving import Response, Server, serving
 
 _seeds = itertools.count(5000)
@@ -237,6 +238,14 @@ def test_a_conflict_names_the_records_and_changes_nothing(server: Server) -> Non
 
 
 # ---- commits
+
+
+def test_a_session_that_nobody_changes_is_forgotten_and_the_default_one_is_not(tmp_path: Path) -> None:
+    with serving(tmp_path, IMG_SESSIONS_KEPT="1s", IMG_AUTOCOMMIT="0") as server:
+        assert server.ask("POST", "/admin/images", png(40, 30, 9_001)).status == 201
+        assert server.ask("POST", "/admin/sessions", b'{"name": "mine"}', Content_Type="application/json").status == 201
+        until(lambda: [one["name"] for one in server.ask("GET", "/admin/sessions").json["sessions"]] == ["default"], "it is not forgotten")
+        until(lambda: "were forgotten" in (tmp_path / "server.log").read_text(), "nobody says so")
 
 
 def test_commits_are_listed_and_gone_back_on(server: Server) -> None:
