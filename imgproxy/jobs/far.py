@@ -17,10 +17,10 @@ from msgspec.structs import replace
 
 from imgproxy.errors import BadTask, TaskUnfinished
 from imgproxy.jobs.queue import Speaking
-from imgproxy.jobs.task import LONGEST_PAUSE, Edit, Task, Tasks, Wanted
+from imgproxy.jobs.task import LANES, LONGEST_PAUSE, Edit, Lane, Task, Tasks, Wanted
 
 _SPACE = "imgproxy:jobs:"
-_ALL, _OPEN, _HELD, _DEAD, _ENDED, _COUNT = (_SPACE + word for word in ("all", "open", "held", "dead", "ended", "count"))
+_ALL, _HELD, _DEAD, _ENDED, _COUNT = (_SPACE + word for word in ("all", "held", "dead", "ended", "count"))
 _PAGE = 200
 _MOST_LOOKED_AT = 20_000
 _LEASE = 30.0
@@ -111,11 +111,12 @@ class FarLedger:
                 return Tasks(tuple(found), "")
         return Tasks(tuple(found), str(place))
 
-    def due(self, now: float, most: int) -> list[Task]:
-        """Open tasks that nobody holds, and that may be looked at."""
+    def due(self, lane: Lane, node: str, now: float, most: int) -> list[Task]:
+        """Open tasks of a lane and a node that nobody holds, and that may be looked at; those first that wait longest."""
+        index = _open(lane, node)
         with self._spoken():
-            ids = self._redis.zrangebyscore(_OPEN, "-inf", now, start=0, num=most)
-            ids += self._redis.zrangebyscore(_OPEN, f"({now + LONGEST_PAUSE}", "+inf", start=0, num=most)
+            ids = self._redis.zrangebyscore(index, "-inf", now, start=0, num=most)
+            ids += self._redis.zrangebyscore(index, f"({now + LONGEST_PAUSE}", "+inf", start=0, num=most)
             return [task for task in self._bodies(ids) if task is not None and task.open and not task.holder]
 
     def held(self) -> list[Task]:
@@ -189,7 +190,9 @@ class FarLife:
 def _write(pipe: Any, task: Task) -> None:
     """Write a task, and the indexes of what is to be done about it."""
     pipe.set(_task(task.id), _encode(task))
-    pipe.zadd(_OPEN, {task.id: task.due}) if task.open and not task.holder else pipe.zrem(_OPEN, task.id)
+    for lane in LANES:
+        waits = task.open and not task.holder and lane == task.lane
+        pipe.zadd(_open(lane, task.node), {task.id: task.due}) if waits else pipe.zrem(_open(lane, task.node), task.id)
     pipe.sadd(_HELD, task.id) if task.holder else pipe.srem(_HELD, task.id)
     pipe.zrem(_ENDED, task.id) if task.open else pipe.zadd(_ENDED, {task.id: task.ended})
     pipe.zadd(_DEAD, {task.id: task.number}) if task.delivery.state == "dead" else pipe.zrem(_DEAD, task.id)
@@ -201,6 +204,10 @@ def _task(id: str) -> str:
 
 def _same(key: str) -> str:
     return f"{_SPACE}same:{key}"
+
+
+def _open(lane: Lane, node: str) -> str:
+    return f"{_SPACE}open:{lane}:{node}"
 
 
 def _life(name: str) -> str:

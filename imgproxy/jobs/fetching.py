@@ -1,12 +1,18 @@
-"""Fetch a picture: through the window into a file, from there like any upload, and then the renditions that were asked for."""
+"""Fetch a picture: through the window into a file, from there like any upload, and then the renditions that were asked for.
+
+An attempt whose worker was taken for dead may still be at it: the next one leaves the file alone until it has ended.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imgproxy.errors import CannotRead, CannotWrite, Damaged, Impossible, Missing, TooMuch
+from imgproxy.errors import Busy, CannotRead, CannotWrite, Damaged, Impossible, Missing, TooMuch
 from imgproxy.grammar import parse
 from imgproxy.jobs import suffixes_of
 from imgproxy.jobs.orders import Fetch
@@ -24,6 +30,11 @@ _LEFT_ALONE = 86_400.0
 def fetch(order: Fetch, task: str, shop: Shop, tell: Tell) -> Outcome:
     """Bring a picture into a session, with its words and its renditions."""
     file = shop.spool / task
+    with _alone(file):
+        return _fetched(order, file, shop, tell)
+
+
+def _fetched(order: Fetch, file: Path, shop: Shop, tell: Tell) -> Outcome:
     try:
         fetched = shop.window.fetch(order.url, file)
         tell({"bytes": fetched.size})
@@ -64,11 +75,29 @@ def drop(file: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Be the only one who fetches into a file, or raise `Busy`."""
+    path = file.with_name(f"{file.name}.lock")
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy("an earlier attempt is still at it") from error
+        if os.fstat(lock.fileno()).st_nlink == 0:
+            raise Busy("an earlier attempt has just ended")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def sweep(spool: Path) -> int:
     """Forget fetches that nobody has gone on with for a day; how many files that were."""
     count = 0
     for entry in os.scandir(spool):
-        if time.time() - entry.stat().st_mtime > _LEFT_ALONE:
-            Path(entry.path).unlink(missing_ok=True)
-            count += 1
+        with suppress(FileNotFoundError):
+            if time.time() - entry.stat().st_mtime > _LEFT_ALONE:
+                Path(entry.path).unlink()
+                count += 1
     return count

@@ -12,7 +12,8 @@ from secrets import token_hex
 import msgspec
 
 from imgproxy.errors import BadTask, TaskUnfinished
-from imgproxy.jobs.task import LONGEST_PAUSE, Edit, Task, Tasks, Wanted
+from imgproxy.jobs.orders import QUICK
+from imgproxy.jobs.task import LONGEST_PAUSE, Edit, Lane, Task, Tasks, Wanted
 from imgproxy.meta.database import Database, connect, sound, translated
 
 _SCHEMA = """
@@ -25,6 +26,8 @@ _SCHEMA = """
     CREATE INDEX IF NOT EXISTS tasks_dead ON tasks (seq) WHERE delivery = 'dead';
     CREATE INDEX IF NOT EXISTS tasks_ended ON tasks (ended) WHERE NOT open;
 """
+_QUICK = f"(state != 'created' OR kind IN {QUICK!r})"
+_IN_LANE: dict[Lane, str] = {"quick": _QUICK, "long": f"NOT {_QUICK}"}
 _PAGES = 2_048
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Task).decode
@@ -91,9 +94,10 @@ class NearLedger:
         after = str(rows[most - 1][0]) if len(rows) > most else ""
         return Tasks(tuple(_decode(body) for _, body in rows[:most]), after)
 
-    def due(self, now: float, most: int) -> list[Task]:
-        """Open tasks that nobody holds, and that may be looked at."""
-        return self._some("holder = '' AND (due <= ? OR due > ?) ORDER BY due LIMIT ?", now, now + LONGEST_PAUSE, most)
+    def due(self, lane: Lane, node: str, now: float, most: int) -> list[Task]:
+        """Open tasks of a lane that nobody holds, and that may be looked at; those first that wait longest. All are of this node."""
+        terms = f"{_IN_LANE[lane]} AND holder = '' AND (due <= ? OR due > ?) ORDER BY due LIMIT ?"
+        return self._some(terms, now, now + LONGEST_PAUSE, most)
 
     def held(self) -> list[Task]:
         """Open tasks that somebody holds."""

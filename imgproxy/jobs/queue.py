@@ -12,17 +12,14 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from huey.storage import BaseStorage, RedisStorage, SqliteStorage
 
 from imgproxy.jobs.near import moved_aside
-from imgproxy.jobs.orders import QUICK
-from imgproxy.jobs.task import Task
+from imgproxy.jobs.task import LANES, Lane, Task
 from imgproxy.meta.database import translated
 
-Lane = Literal["quick", "long"]
-LANES: tuple[Lane, ...] = ("quick", "long")
 Speaking: TypeAlias = Callable[[], AbstractContextManager[None]]
 """In which the errors of some library become our own."""
 
@@ -40,12 +37,12 @@ class Queue:
     def push(self, task: Task) -> None:
         """Have a task looked at when it is due."""
         with self._spoken():
-            self._storage(lane_of(task), task.node).enqueue(task.id.encode())
+            self._storage(task.lane, task.node).enqueue(task.id.encode())
 
     def push_later(self, task: Task) -> None:
         """Have a task looked at at the moment that it is due."""
         with self._spoken():
-            self._storage(lane_of(task), task.node).add_to_schedule(task.id.encode(), datetime.fromtimestamp(task.due, UTC))
+            self._storage(task.lane, task.node).add_to_schedule(task.id.encode(), datetime.fromtimestamp(task.due, UTC))
 
     def pull(self, lanes: Iterable[Lane]) -> str | None:
         """The id of the task that is next in these lanes, if there is one; nobody else is given it."""
@@ -63,10 +60,15 @@ class Queue:
                 for data in storage.read_schedule(datetime.fromtimestamp(now, UTC)):
                     storage.enqueue(bytes(data))
 
-    def is_empty(self) -> bool:
-        """Whether nothing is next."""
+    def is_empty(self, lane: Lane, node: str) -> bool:
+        """Whether nothing is next in a lane at a node's place."""
         with self._spoken():
-            return all(storage.queue_size() == 0 for storage in self._ours(LANES))
+            return bool(self._storage(lane, node).queue_size() == 0)
+
+    def carried(self, lane: Lane, node: str) -> set[str]:
+        """The ids of all that is next there."""
+        with self._spoken():
+            return {bytes(data).decode("ascii", "replace") for data in self._storage(lane, node).enqueued_items()}
 
     def close(self) -> None:
         """Let go of what is held open."""
@@ -101,8 +103,3 @@ def far_queue(client: Any, spoken: Speaking, node: str) -> Queue:
     """A queue in Redis, that all nodes share; `node` is this one."""
     place = sha256(node.encode()).hexdigest()[:16]
     return Queue(lambda name: RedisStorage(f"imgproxy:{name}", blocking=False, connection_pool=client.connection_pool), spoken, (place, ""))
-
-
-def lane_of(task: Task) -> Lane:
-    """The lane of what is to be done about a task next."""
-    return "quick" if task.finished or task.kind in QUICK else "long"

@@ -3,21 +3,27 @@
     created -> succeeded | warning | failed       -> created again, if somebody wants that
     and then, for one with a callback:  waiting -> sending -> delivered | waiting | dead
 
-Whoever works at a task holds it by name. What a holder that died leaves behind is found by that name: work is done again, a callback is
-not, for it may have arrived. A ledger (`near.py`, `far.py`) keeps tasks and makes each of these steps happen once.
+Whoever works at a task holds it by a name that is given once. What a holder that died leaves behind is found by that name: work is done
+again, a callback is not, for it may have arrived. Who was taken for dead and is not, holds nothing any more, and can change nothing. A
+ledger (`near.py`, `far.py`) keeps tasks and makes each of these steps happen once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
+from imgproxy.jobs.orders import QUICK
+
 State = Literal["created", "succeeded", "failed", "warning"]
 DeliveryState = Literal["", "waiting", "sending", "delivered", "dead"]
+Lane = Literal["quick", "long"]
+LANES: tuple[Lane, ...] = ("quick", "long")
 
 LONGEST_PAUSE = 3_600.0
 """No task is ever due later than this many seconds from now: one that seems to be, was written before the clock was set back."""
@@ -72,6 +78,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         """Whether anything is still to be done about it."""
         return not self.finished or self.delivery.state in ("waiting", "sending")
 
+    @property
+    def lane(self) -> Lane:
+        """In which lane stands what is to be done about it next."""
+        return "quick" if self.finished or self.kind in QUICK else "long"
+
 
 class Outcome(NamedTuple):
     """What became of the work: a state, what was made, and what was wrong with it."""
@@ -123,8 +134,8 @@ class Ledger(Protocol):
     def page(self, wanted: Wanted, most: int, cursor: str) -> Tasks:
         """Some of those that are wanted, the newest first."""
 
-    def due(self, now: float, most: int) -> list[Task]:
-        """Open tasks that nobody holds, and that may be looked at."""
+    def due(self, lane: Lane, node: str, now: float, most: int) -> list[Task]:
+        """Open tasks of a lane and a node that nobody holds, and that may be looked at; those first that wait longest."""
 
     def held(self) -> list[Task]:
         """Open tasks that somebody holds."""
@@ -144,6 +155,16 @@ def stamp(moment: float) -> str:
 def is_due(task: Task, now: float) -> bool:
     """Whether a task may be looked at by now."""
     return task.due <= now + _SOON or task.due > now + LONGEST_PAUSE
+
+
+def holder_of(worker: str) -> str:
+    """The name by which a worker holds a task this once."""
+    return f"{worker}/{token_hex(4)}"
+
+
+def worker_of(holder: str) -> str:
+    """Whose name that is."""
+    return holder.partition("/")[0]
 
 
 def taken(holder: str, nodes: tuple[str, ...], now: float) -> Edit:

@@ -1,7 +1,7 @@
 """The worker: some threads that take tasks from the queue until they are told to stop, and one that looks after everything else.
 
-A task is taken in the ledger, by name; what a worker that was killed held is given back by whoever finds it dead. One of several threads
-keeps to the quick lane, so that a night's work never holds up a fetch. Told to stop, work of minutes is finished, and work of hours is
+A task is taken in the ledger, by name; what a worker that was killed held is given back by whoever finds it dead. One that was only cut
+off for a while is taken for dead, too: what it goes on with then, it no longer holds. One of several threads keeps to the quick lane, so that a night's work never holds up a fetch. Told to stop, work of minutes is finished, and work of hours is
 put back to where it was.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,14 @@ from imgproxy.errors import BadAddress, Busy, CallFailed, Error, NotTheWriter, R
 from imgproxy.jobs import callbacks, orders, task
 from imgproxy.jobs.fetching import sweep
 from imgproxy.jobs.orders import Cull
-from imgproxy.jobs.queue import LANES, Lane, Queue
+from imgproxy.jobs.queue import Queue
 from imgproxy.jobs.shop import Shop
-from imgproxy.jobs.task import Edit, Ledger, Outcome, Task
+from imgproxy.jobs.task import LANES, Edit, Lane, Ledger, Outcome, Task
 from imgproxy.jobs.trades import TRADES
 
 _IDLE = 0.1
 _ROUND = 1.0
+_THOROUGH = 60.0
 _TOLD_EVERY = 1.0
 _LONGEST_PAUSE = 900.0
 _CULL_EVERY = 3_600.0
@@ -142,7 +143,7 @@ class Worker:
 
     def _serve(self, id: str) -> None:
         """Do whatever is to be done about a task, if somebody else does not do it already."""
-        found = self._ledger.change(id, task.taken(self._name, self._queue.nodes, time.time()))
+        found = self._ledger.change(id, task.taken(task.holder_of(self._name), self._queue.nodes, time.time()))
         if found is None:
             return
         if found.finished:
@@ -155,19 +156,19 @@ class Worker:
             order = orders.read(one.order)
             outcome = self._cull() if isinstance(order, Cull) else TRADES[type(order)](order, one.id, self._shop, self._teller(one))
         except _Enough:
-            self._settle(one, task.put_back(self._name, "", time.time(), counted=False))
+            self._settle(one, task.put_back(one.holder, "", time.time(), counted=False))
             return
         except Exception as error:
             self._failed(one, error)
             return
-        self._settle(one, task.finished(self._name, outcome, time.time()))
+        self._settle(one, task.finished(one.holder, outcome, time.time()))
 
     def _failed(self, one: Task, error: Exception) -> None:
         why = self._why(error)
         if _may_pass(error) and one.attempts < self._terms.attempts * (_OURS_TO_MEND if isinstance(error, _PASSING) else 1):
-            self._settle(one, task.put_back(self._name, why, time.time() + self._pause(one.attempts, 2.0)))
+            self._settle(one, task.put_back(one.holder, why, time.time() + self._pause(one.attempts, 2.0)))
         else:
-            self._settle(one, task.finished(self._name, Outcome("failed", error=why), time.time()))
+            self._settle(one, task.finished(one.holder, Outcome("failed", error=why), time.time()))
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, Error):
@@ -183,11 +184,11 @@ class Worker:
             why = self._why(error)
             again = not isinstance(error, BadAddress) and one.delivery.attempts < self._terms.deliveries
             due = time.time() + self._pause(one.delivery.attempts, 3.0) if again else None
-            self._settle(one, task.undelivered(self._name, why, due))
+            self._settle(one, task.undelivered(one.holder, why, due))
             if due is None:
                 self._told("a callback is a dead letter", {"task": one.id, "why": why})
         else:
-            self._settle(one, task.delivered(self._name, time.time()))
+            self._settle(one, task.delivered(one.holder, time.time()))
 
     def _settle(self, one: Task, edit: Edit) -> None:
         """Write down what became of a task, and have whatever is to be done next be done when it is due."""
@@ -222,7 +223,7 @@ class Worker:
             if time.monotonic() - told < _TOLD_EVERY:
                 return
             told = time.monotonic()
-            if self._ledger.change(one.id, task.told(self._name, progress)) is None:
+            if self._ledger.change(one.id, task.told(one.holder, progress)) is None:
                 raise _Enough
 
         return tell
@@ -231,13 +232,16 @@ class Worker:
 
     def _look_after(self) -> None:
         """Once a second until told to stop: live on, wake what is due, give back what the dead held."""
-        culled = time.monotonic()
+        culled = sought = time.monotonic()
         while True:
             self._safely(self._life.beat)
             self._safely(self._pulse)
             self._safely(lambda: self._queue.wake(time.time()))
             self._safely(self._give_back)
             self._safely(self._find_lost)
+            if time.monotonic() - sought > _THOROUGH:
+                sought = time.monotonic()
+                self._safely(self._find_overtaken)
             if time.monotonic() - culled > _CULL_EVERY:
                 culled = time.monotonic()
                 self._safely(self._cull)
@@ -252,22 +256,35 @@ class Worker:
     def _give_back(self) -> None:
         lives: dict[str, bool] = {self._name: True}
         for one in self._ledger.held():
-            if one.holder not in lives:
-                lives[one.holder] = self._life.lives(one.holder)
-            if lives[one.holder]:
+            worker = task.worker_of(one.holder)
+            if worker not in lives:
+                lives[worker] = self._life.lives(worker)
+            if lives[worker]:
                 continue
             changed = self._ledger.change(one.id, task.abandoned(one.holder, self._terms.attempts, time.time()))
             if changed is not None:
-                self._told("a worker was lost", {"worker": one.holder, "task": one.id, "state": changed.state})
+                self._told("a worker was lost", {"worker": worker, "task": one.id, "state": changed.state})
                 if changed.open:
                     self._queue.push(changed)
         self._life.sweep()
 
     def _find_lost(self) -> None:
         """Put into the queue again what it should carry and does not: the ledger knows, and the queue may forget."""
-        if self._queue.is_empty():
-            for one in self._ledger.due(time.time() - _ROUND, _MANY):
-                self._queue.push(one)
+        for lane, node in self._places():
+            if self._queue.is_empty(lane, node):
+                for one in self._ledger.due(lane, node, time.time() - _ROUND, _MANY):
+                    self._queue.push(one)
+
+    def _find_overtaken(self) -> None:
+        """The same where others are next: what was lost is among those that wait longest, and not among these."""
+        for lane, node in self._places():
+            carried = self._queue.carried(lane, node)
+            for one in self._ledger.due(lane, node, time.time() - _THOROUGH, _MANY):
+                if one.id not in carried:
+                    self._queue.push(one)
+
+    def _places(self) -> Iterator[tuple[Lane, str]]:
+        return ((lane, node) for lane in LANES for node in self._queue.nodes)
 
     def _cull(self) -> Outcome:
         """Forget old tasks, and what is left of fetches that nobody goes on with."""

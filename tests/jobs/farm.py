@@ -210,7 +210,7 @@ def farm(data: Path, **settings: str) -> Iterator[Farm]:
             "IMG_CALLBACK_KEYS": KEY.hex(),
             "IMG_CALLBACK_TRIES": "2",
         }
-        env = environment(data, **own, **settings)
+        env = environment(data, **{**own, **settings})
         desk = wiring.furnish(_settings(env), env)
         try:
             yield Farm(server, ears, desk, env)

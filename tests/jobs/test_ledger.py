@@ -21,7 +21,7 @@ from imgproxy.jobs import task
 from imgproxy.jobs.far import FarLedger, FarLife
 from imgproxy.jobs.near import NearLedger, NearLife
 from imgproxy.jobs.queue import Queue, far_queue, near_queue
-from imgproxy.jobs.task import LONGEST_PAUSE, Ledger, Outcome, Task, Wanted
+from imgproxy.jobs.task import LANES, LONGEST_PAUSE, Lane, Ledger, Outcome, Task, Wanted
 from imgproxy.jobs.worker import Life
 from imgproxy.stores import redis
 
@@ -57,6 +57,10 @@ def kept(place: str, tmp_path: Path) -> Iterator[Kept]:
 def made(key: str = "", kind: str = "fetch", **more: object) -> Task:
     words = {"id": token_hex(8), "kind": kind, "order": {"kind": kind}, "key": key or f"key {next(NUMBERS)}", "due": NOW, **more}
     return Task(**words)  # type: ignore[arg-type]
+
+
+def due(kept: Kept, now: float, lane: Lane = "quick", node: str = "") -> list[str]:
+    return [one.id for one in kept.ledger.due(lane, node, now, 10)]
 
 
 def ended(ledger: Ledger, one: Task, state: str = "succeeded", at: float = NOW) -> Task:
@@ -95,7 +99,7 @@ def test_of_many_who_take_a_task_one_gets_it(kept: Kept) -> None:
     holders = [found.holder for found in taken if found is not None]
     assert len(holders) == 1
     assert [found.holder for found in kept.ledger.held()] == holders
-    assert kept.ledger.due(NOW, 10) == []
+    assert due(kept, NOW) == []
 
 
 def test_who_no_longer_holds_a_task_changes_nothing(kept: Kept) -> None:
@@ -129,13 +133,13 @@ def test_a_callback_that_may_have_arrived_is_not_sent_again(kept: Kept) -> None:
     assert not letter.open
     assert kept.ledger.change(one.id, lambda found: task.resent(found, NOW)) is not None
     assert kept.ledger.page(Wanted(dead=True), 10, "").tasks == ()
-    assert [found.id for found in kept.ledger.due(NOW, 10)] == [one.id]
+    assert due(kept, NOW) == [one.id]
 
 
 def test_a_task_is_due_at_its_moment_and_not_a_day_later_when_the_clock_is_set_back(kept: Kept) -> None:
     soon, far = kept.ledger.add(made(due=NOW + 60)), kept.ledger.add(made(due=NOW + LONGEST_PAUSE * 24))
-    assert [one.id for one in kept.ledger.due(NOW, 10)] == [far.id]
-    assert {one.id for one in kept.ledger.due(NOW + 60, 10)} == {soon.id, far.id}
+    assert due(kept, NOW) == [far.id]
+    assert set(due(kept, NOW + 60)) == {soon.id, far.id}
     assert kept.ledger.change(soon.id, task.taken("me", ("",), NOW)) is None
     assert kept.ledger.change(far.id, task.taken("me", ("",), NOW)) is not None
 
@@ -144,6 +148,18 @@ def test_a_task_of_another_node_is_left_to_it(kept: Kept) -> None:
     one = kept.ledger.add(made(node="elsewhere"))
     assert kept.ledger.change(one.id, task.taken("me", ("here", ""), NOW)) is None
     assert kept.ledger.change(one.id, task.taken("me", ("elsewhere", ""), NOW)) is not None
+
+
+def test_what_is_due_is_told_lane_by_lane_and_of_one_node_alone(kept: Kept) -> None:
+    quick, long = kept.ledger.add(made()), kept.ledger.add(made(kind="sync", callback="http://example.org/"))
+    assert (due(kept, NOW, "quick"), due(kept, NOW, "long")) == ([quick.id], [long.id])
+    ended(kept.ledger, long)
+    assert (set(due(kept, NOW, "quick")), due(kept, NOW, "long")) == ({quick.id, long.id}, [])  # its callback does not wait for a night
+    ended(kept.ledger, quick)
+    assert due(kept, NOW, "quick") == [long.id]
+    if kept.place != "sqlite://":  # where all tasks are of this node
+        other = kept.ledger.add(made(node="elsewhere"))
+        assert (due(kept, NOW, node="elsewhere"), other.id in due(kept, NOW)) == ([other.id], False)
 
 
 def test_a_failed_task_is_done_again_unless_the_same_is_under_way(kept: Kept) -> None:
@@ -201,7 +217,7 @@ def test_the_queue_hands_out_each_id_once_in_its_lane(kept: Kept) -> None:
     assert kept.queue.pull(("quick",)) == quick.id
     assert kept.queue.pull(("quick",)) is None
     assert {kept.queue.pull(("quick", "long")), kept.queue.pull(("quick", "long"))} == {long.id, mine.id}
-    assert kept.queue.is_empty()
+    assert all(kept.queue.is_empty(lane, node) for lane in LANES for node in kept.queue.nodes)
 
 
 def test_what_is_for_later_comes_at_its_moment(kept: Kept) -> None:

@@ -9,18 +9,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from imgproxy import wiring
 from imgproxy.jobs import Task
 from imgproxy.jobs.orders import Commit, Cull, Derive, Fetch, Snapshot
+from imgproxy.jobs.task import worker_of
 from imgproxy.jobs.worker import Worker
 from imgproxy.wiring import Desk
 from tests.jobs.farm import farm, soon
 from tests.plain import png
 from tests.serving import environment
+from tests.strange import Asked
 
 
 @contextmanager
@@ -114,6 +118,69 @@ def test_what_the_queue_has_lost_the_ledger_still_knows(tmp_path: Path) -> None:
             queue.commit()
         with working(desk):
             assert all(desk.jobs.wait(task.id, 60).state == "succeeded" for task in tasks)
+
+
+def test_what_the_queue_has_lost_is_found_though_others_wait_and_these_do_not_wait_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgproxy.jobs.worker._THOROUGH", 1.5)
+    with opened(tmp_path / "var") as desk:
+        commit(desk, 2)
+        lost = desk.jobs.submit(Derive(suffixes=("-1x.png",)))
+        assert desk.jobs.queue.pull(("long",)) == lost.id  # by a worker that was killed before it could take it
+        night = desk.jobs.submit(Derive(suffixes=tuple(f"-{size}x{size}.png" for size in range(1, 4000))))
+        waiting = [desk.jobs.submit(Derive(suffixes=(f"-{size}x.png",))) for size in (2, 3)]
+        with working(desk):
+            assert soon(lambda: lost.id in desk.jobs.queue.carried("long", ""), 60)
+            assert found(desk, night).running
+            with closing(sqlite3.connect(tmp_path / "var/jobs/queue.db")) as queue:
+                ids = [data.decode() for (data,) in queue.execute("SELECT data FROM task")]
+        assert sorted(ids) == sorted(one.id for one in (lost, *waiting))
+
+
+def test_what_waits_for_a_node_that_is_away_is_left_to_wait(tmp_path: Path, redis_url: str) -> None:
+    shared = {"IMG_JOBS": redis_url, "IMG_STORE": f"fs://{tmp_path}/store"}
+    with opened(tmp_path / "away", **shared) as away, opened(tmp_path / "here", **shared) as here, Redis.from_url(redis_url) as client:
+        ordered = {away.jobs.submit(Commit(message=str(n))).id for n in range(5)}
+        place = next(key for key in client.keys("huey.redis.*") if client.type(key) == b"list" and client.llen(key) == len(ordered))
+        with working(here):
+            time.sleep(3.5)  # it looks after what is lost once a second
+            assert client.llen(place) == len(ordered)
+        with working(away):
+            assert all(away.jobs.wait(id, 60).state == "succeeded" for id in ordered)
+
+
+def test_an_attempt_that_was_given_up_for_dead_and_goes_on_spoils_nothing(tmp_path: Path, redis_url: str) -> None:
+    enough, shared = threading.Event(), {"IMG_JOBS": redis_url, "IMG_STORE": f"fs://{tmp_path}/store", "IMG_FETCH_SECONDS": "100"}
+    right = png(40, 40, 7)
+
+    def halting(asked: Asked) -> None:
+        asked.send_response(200)
+        asked.send_header("Content-Length", str(len(right)))
+        asked.end_headers()
+        asked.wfile.write(right[:50])
+        asked.wfile.flush()
+        if asked.server.asked[asked.path] == 1:
+            enough.wait(100)
+        asked.wfile.write(right[50:])
+
+    with farm(tmp_path / "a", **shared) as played, opened(tmp_path / "b", **shared) as other, Redis.from_url(redis_url) as client:
+        played.server.habits["halting"] = halting
+        with working(played.desk, threads=3), working(other):
+            task = played.jobs.submit(Fetch(url=played.server.url("/halting/1")))
+            assert soon(lambda: found(played.desk, task).running and played.server.asked["/halting/1"] == 1, 60)
+            worker = worker_of(found(played.desk, task).holder)
+
+            def given_up() -> bool:
+                client.delete(f"imgproxy:jobs:life:{worker}")  # as if it could not be reached for half a minute
+                return found(played.desk, task).attempts > 1 or "was lost" in found(played.desk, task).error
+
+            assert soon(given_up, 60)
+            assert soon(lambda: "an earlier attempt is still at it" in found(played.desk, task).error, 60)
+            enough.set()
+            done = played.jobs.wait(task.id, 60)
+        assert (done.state, done.result.get("hash")) == ("succeeded", sha256(right).hexdigest())
+        assert list((tmp_path / "a/jobs/spool").iterdir()) == []
 
 
 def test_a_commit_is_made_once_however_often_it_is_done(tmp_path: Path) -> None:
