@@ -1,7 +1,7 @@
 """An upload: an original into the store, and what is known of it into a session. Where the two wings of the house meet.
 
 The original is there before anything is said of it, and nobody sees what is said before it is committed. Without a commit the original
-stays, and sync finds it.
+stays, and sync finds it. To upload a picture again says something of it again, for those who may say something of pictures at all.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _ANY = Record("0" * 64, "png", 1, 1, 1)
 
 
 class Uploaded(NamedTuple):
-    """What became of an upload, and its record as its session shows it."""
+    """What became of an upload, and its record as its session shows it; `said` unless that says something else than it was to say."""
 
     added: Added
     record: Record
+    said: bool
 
 
 class Uploads:
@@ -39,11 +40,13 @@ class Uploads:
         self._images = images
         self._words = words
 
-    def keep(self, file: BinaryIO, session: Session, said: Mapping[str, object], sums: Sums | None = None) -> Uploaded:
+    def keep(
+        self, file: BinaryIO, session: Session, said: Mapping[str, object], sums: Sums | None = None, *, edits: bool = True
+    ) -> Uploaded:
         """Keep an original, and give it a record in a session, with what people say of it; one that has a record keeps it.
 
         What is wrong with the picture, or with what is said of it, is found before anything is kept. `sums` are those of the file, where
-        they are known already.
+        they are known already. Unless somebody `edits`, what is said of a picture that has a record stays.
         """
         edited(_ANY, said)
         sums = sums or self._images.sums(file)
@@ -51,11 +54,14 @@ class Uploads:
         known = sessions.read(sums.sha256, session)
         if known is not None:
             added = self._images.add(file, sums)
-            return Uploaded(added, self._saying(session, lambda found: sessions.edit(found, known.hash, said)) if said else known)
+            if not said or not edits:
+                return Uploaded(added, known, edited(known, said) == known)
+            return Uploaded(added, self._saying(session, lambda found: sessions.edit(found, known.hash, said)), said=True)
         study = self._images.look(file)
         added = self._images.add(file, sums, study.facts)
         record = edited(described(added, study), said)
-        return Uploaded(added, self._saying(session, lambda found: sessions.introduce(found, record, said)))
+        shown = self._saying(session, lambda found: sessions.introduce(found, record, said if edits else {}))
+        return Uploaded(added, shown, edited(shown, said) == shown)
 
     def _saying(self, session: Session, say: Callable[[Session], Record]) -> Record:
         """Say something in a session; if it is the default one, and was committed while the picture came in, in the next one."""

@@ -16,12 +16,16 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An original that is there now; `new` if it was not before."""
+    """An original that is there now; `new` if it was not before.
+
+    `said` unless it has a record that says something else than was to be said, which only a token for `write` may change.
+    """
 
     hash: str
     name: str
     url: str
     new: bool
+    said: bool = True
 
 
 @dataclass(frozen=True, slots=True)

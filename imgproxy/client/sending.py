@@ -97,7 +97,8 @@ def _offset(heard: Heard) -> int:
 
 def _kept(parcel: Parcel, heard: Heard) -> Kept:
     told = {name: heard.headers.get(f"image-{name}", "") for name in ("hash", "name", "url")}
-    return _right(parcel, Kept(**told, new=heard.headers.get("image-new") == "true"))
+    new, said = heard.headers.get("image-new") == "true", heard.headers.get("image-said") != "false"
+    return _right(parcel, Kept(**told, new=new, said=said))
 
 
 def checked(parcel: Parcel, heard: Heard) -> Kept:

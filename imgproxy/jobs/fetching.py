@@ -40,7 +40,7 @@ def _fetched(order: Fetch, file: Path, shop: Shop, tell: Tell) -> Outcome:
         tell({"bytes": fetched.size})
         session = shop.words.sessions.find(order.session)
         with file.open("rb") as picture:
-            done = shop.uploads.keep(picture, session, said(order))
+            done = shop.uploads.keep(picture, session, said(order), edits=order.edits)
     except CANNOT_BE:
         drop(file)  # nobody will go on with it
         raise
@@ -49,6 +49,8 @@ def _fetched(order: Fetch, file: Path, shop: Shop, tell: Tell) -> Outcome:
     made: list[str] = []
     if fetched.type not in (*_ANY_BYTES, MEDIA_TYPES[name.type]):
         warnings.append(f"the server calls it {fetched.type}, and it is {MEDIA_TYPES[name.type]}")
+    if not done.said:
+        warnings.append("it has a record, and who ordered this may not change what that says")
     for suffix in suffixes_of(order.suffixes, order.presets, shop.presets):
         text = f"{name.hash}{suffix}"
         tell({"bytes": fetched.size, "renditions": len(made)})

@@ -95,7 +95,9 @@ class NearLedger:
         return Tasks(tuple(_decode(body) for _, body in rows[:most]), after)
 
     def due(self, lane: Lane, node: str, now: float, most: int) -> list[Task]:
-        """Open tasks of a lane that nobody holds, and that may be looked at; those first that wait longest. All are of this node."""
+        """Open tasks of a lane that nobody holds, and that may be looked at; those first that wait longest."""
+        if node:
+            return []  # all are of this one, which has no name
         terms = f"{_IN_LANE[lane]} AND holder = '' AND (due <= ? OR due > ?) ORDER BY due LIMIT ?"
         return self._some(terms, now, now + LONGEST_PAUSE, most)
 

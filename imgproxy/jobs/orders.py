@@ -34,7 +34,12 @@ class FetchWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Fetch(FetchWords, _Order, frozen=True):
-    """Bring the picture at a URL, give it a record in a session, and make renditions of it, by suffixes and presets."""
+    """Bring the picture at a URL, give it a record in a session, and make renditions of it, by suffixes and presets.
+
+    Unless it `edits`, what is said of a picture that has a record stays.
+    """
+
+    edits: bool = True
 
 
 class DeriveWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,8 +1,8 @@
 """The worker: some threads that take tasks from the queue until they are told to stop, and one that looks after everything else.
 
 A task is taken in the ledger, by name; what a worker that was killed held is given back by whoever finds it dead. One that was only cut
-off for a while is taken for dead, too: what it goes on with then, it no longer holds. One of several threads keeps to the quick lane, so that a night's work never holds up a fetch. Told to stop, work of minutes is finished, and work of hours is
-put back to where it was.
+off for a while is taken for dead, too: what it goes on with then, it no longer holds. One of several threads keeps to the quick lane, so
+that a night's work never holds up a fetch. Told to stop, work of minutes is finished, and work of hours is put back to where it was.
 """
 
 from __future__ import annotations

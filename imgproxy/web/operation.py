@@ -69,6 +69,10 @@ class Asked(Generic[Values]):
         """The name that stands for who asks."""
         return self.who.name if self.who is not None else ""
 
+    def may(self, scope: str) -> bool:
+        """Whether who asks could do what needs that scope, too."""
+        return self.who is not None and self.who.allows(scope)
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

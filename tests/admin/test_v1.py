@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ ABSENT = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 PRESETS = "thumbnail=-20x20.png,full-size=-full.jpg"
 
 
-FAR = {"/a.png": png(60, 40, 140), "/b.png": png(60, 40, 141)}
+FAR = {"/a.png": png(60, 40, 140), "/b.png": png(60, 40, 141), "/c.png": png(60, 40, 142)}
 
 
 def shown(asked: Asked) -> None:
@@ -28,7 +29,7 @@ def shown(asked: Asked) -> None:
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Stranger]:
-    with stranger({"a.png": shown, "b.png": shown, "ear": lambda asked: asked.answer(204, asked.body[:0])}) as running:
+    with stranger({"a.png": shown, "b.png": shown, "c.png": shown, "ear": lambda asked: asked.answer(204, asked.body[:0])}) as running:
         yield running
 
 
@@ -221,6 +222,52 @@ def test_a_picture_from_elsewhere_is_waited_for_or_asked_after(server: Server, e
     failed = server.ask("POST", "/v1/fetch?wait=60", {"url": elsewhere.url("/none.png")})
     assert (failed.status, failed.json["state"]) == (200, "failed")
     assert failed.json["error"]
+
+
+def test_who_may_only_upload_says_nothing_of_a_picture_that_has_a_record(server: Server, elsewhere: Stranger) -> None:
+    data, url = FAR["/c.png"], elsewhere.url("/c.png")
+    tokens = TokenFile(server.data)
+    uploader, writer = tokens.add("uploader", ["upload"]), tokens.add("both", ["upload", "write"])
+
+    def told(answer: Response) -> tuple[int, bool, str]:
+        one = answer.json[0] if isinstance(answer.json, list) else answer.json
+        return answer.status, one["said"], one["image"]["title"]
+
+    def by_parts(title: str, token: str) -> Response:
+        said = f"title {base64.b64encode(title.encode()).decode()}"
+        headers = {"Tus_Resumable": "1.0.0", "Upload_Length": str(len(data)), "Upload_Metadata": said, "Accept": "application/json"}
+        return server.ask("POST", "/admin/uploads", data, token=token, Content_Type="application/offset+octet-stream", **headers)
+
+    def upload(path: str, title: str, token: str) -> Response:
+        return server.ask("POST", f"{path}?title={title}", data, token=token, Content_Type="image/png")
+
+    def form(title: str, token: str) -> Response:
+        parts = "".join(f'--b\r\nContent-Disposition: form-data; name="f"; filename="{n}.png"\r\n\r\n%s\r\n' for n in range(2))
+        body = parts.encode().replace(b"%s", data) + b"--b--\r\n"
+        return server.ask("POST", f"/admin/images?title={title}", body, token=token, Content_Type="multipart/form-data; boundary=b")
+
+    def fetched(path: str, said: dict[str, object], token: str) -> tuple[str, object]:
+        order = server.ask("POST", path, {"url": url, **said}, token=token)
+        assert order.status == 202, order.body
+        task = server.ask("GET", f"/v1/tasks/{order.json['id']}?wait=60", token=token).json
+        return task["state"], task["result"].get("warnings")
+
+    assert told(upload("/admin/images", "first", uploader)) == (201, True, "first")
+    for committed in (False, True):
+        if committed:
+            assert server.ask("POST", "/admin/commit").status == 201
+        assert told(upload("/admin/images", "first", uploader)) == (200, True, "first")
+        assert told(upload("/admin/images", "other", uploader)) == (200, False, "first")
+        assert told(upload("/v1/upload/", "other", uploader)) == (200, False, "first")
+        assert told(form("other", uploader)) == (200, False, "first")
+        assert told(by_parts("other", uploader))[1:] == (False, "first")
+        why = ["it has a record, and who ordered this may not change what that says"]
+        assert fetched("/admin/fetch", {"title": "other"}, uploader) == ("warning", why)
+        assert fetched("/admin/fetch", {"title": "first"}, uploader) == ("succeeded", [])
+        assert fetched("/v1/fetch", {"page_url": "http://x.test/"}, uploader) == ("warning", why)
+    assert told(upload("/v1/upload/", "last", writer)) == (200, True, "last")
+    assert told(by_parts("very last", writer))[1:] == (True, "very last")
+    assert fetched("/v1/fetch", {"domain": "said", "dkey": "again"}, writer) == ("succeeded", [])
 
 
 @pytest.mark.parametrize(

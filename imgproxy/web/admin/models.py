@@ -40,12 +40,16 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a file: it is an original now, with a record in a session; `new` if it was not kept here before."""
+    """What became of a file: it is an original now, with a record in a session; `new` if it was not kept here before.
+
+    `said` unless the record says something else than was to be said, and the token is not for changing that.
+    """
 
     hash: str
     name: str
     url: str
     new: bool
+    said: bool = True
     image: Image
     hints: list[str] = []
     """Where the renditions that were asked for are, or will be in a moment."""
@@ -60,6 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     url: str = ""
     new: bool = False
+    said: bool = True
     image: Image | None = None
     hints: list[str] = []
     problem: Problem | None = None

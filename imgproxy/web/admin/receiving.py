@@ -52,12 +52,16 @@ class Saying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to become of what comes: in which session, what is said of it, which suffixes are made ahead; and whose wish it is."""
+    """What is to become of what comes: in which session, what is said of it, which suffixes are made ahead.
+
+    And whose wish it is, and whether they may say something of a picture that has a record.
+    """
 
     session: Session
     said: dict[str, Any]
     hints: list[str]
     author: str
+    edits: bool
 
 
 def operations(opening: Opening) -> tuple[Operation, ...]:
@@ -72,7 +76,8 @@ def uploading(opening: Opening, name: str, path: str) -> Operation:
         method="POST",
         path=path,
         scope="upload",
-        what="Keep images: one as the body, or several as the files of a form; each gets a record in a session.",
+        what="Keep images: one as the body, or several as the files of a form; each gets a record in a session."
+        " What is said of one that has a record stays, unless the token is for `write`, too.",
         call=lambda asked: _upload(opening.get(), asked),
         query=Saying,
         body=Upload((MULTIPART, *_RAW, *MEDIA_TYPES.values()), FORM_BYTES),
@@ -93,7 +98,7 @@ def uploading(opening: Opening, name: str, path: str) -> Operation:
 
 
 def _upload(office: Office, asked: Asked[Body]) -> Reply:
-    wish = wished(office, asked.query, asked.author)
+    wish = wished(office, asked.query, asked.author, edits=asked.may("write"))
     with ExitStack() as held:
         if asked.media.partition(";")[0].strip().lower() != MULTIPART:
             return _one(office, office.inbox.whole(asked.body, asked.headers, held), wish)
@@ -107,9 +112,9 @@ def _upload(office: Office, asked: Asked[Body]) -> Reply:
         return _several([_outcome(office, one, wish) for one in files], wish)
 
 
-def wished(office: Office, saying: Saying, author: str) -> Wish:
+def wished(office: Office, saying: Saying, author: str, *, edits: bool) -> Wish:
     """What somebody wishes, if it makes sense."""
-    return Wish(find(office.words, saying.session), _said(saying), _suffixes(office, saying.hints), author)
+    return Wish(find(office.words, saying.session), _said(saying), _suffixes(office, saying.hints), author, edits)
 
 
 def _one(office: Office, arrived: Arrived, wish: Wish) -> Reply:
@@ -138,6 +143,7 @@ def _outcome(office: Office, one: Arrived | Refused, wish: Wish) -> models.Outco
         name=done.name,
         url=done.url,
         new=done.new,
+        said=done.said,
         image=done.image,
         hints=done.hints,
     )
@@ -145,13 +151,13 @@ def _outcome(office: Office, one: Arrived | Refused, wish: Wish) -> models.Outco
 
 def kept(office: Office, file: BinaryIO, sums: Sums, wish: Wish) -> models.Uploaded:
     """Keep a file as it is wished."""
-    done = office.uploads.keep(file, wish.session, wish.said, sums)
+    done = office.uploads.keep(file, wish.session, wish.said, sums, edits=wish.edits)
     image = models.image(done.record, office.urls)
     names = [rendition(image.hash, hint) for hint in wish.hints]
     if names:
         _order(office, Derive(names=tuple(map(str, names))), wish.author)
     urls = [office.urls.url(name) for name in names]
-    return models.Uploaded(hash=image.hash, name=image.name, url=image.url, new=done.added.new, image=image, hints=urls)
+    return models.Uploaded(hash=image.hash, name=image.name, url=image.url, new=done.added.new, said=done.said, image=image, hints=urls)
 
 
 def _order(office: Office, order: Derive, author: str) -> None:

@@ -123,7 +123,7 @@ def _ordering(opening: Opening) -> tuple[Operation, ...]:
     ordered = {202: ORDERED}
 
     def fetch(asked: Asked[FetchWanted]) -> Reply:
-        return _ordered(opening, asked, Fetch(**_without(asked.body, "callback")), asked.body.callback)
+        return _ordered(opening, asked, Fetch(**_without(asked.body, "callback"), edits=asked.may("write")), asked.body.callback)
 
     def derive(asked: Asked[DeriveWanted]) -> Reply:
         return _ordered(opening, asked, Derive(**_without(asked.body, "callback")), asked.body.callback)

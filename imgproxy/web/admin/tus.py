@@ -38,6 +38,7 @@ _RESULT = {
     "Image-Name": "Its name.",
     "Image-Url": "Where it is.",
     "Image-New": "Whether it was not here before.",
+    "Image-Said": "Whether its record says what was to be said of it.",
 }
 _OFFSET = {"Upload-Offset": "How many bytes are here.", "Upload-Expires": "When they are forgotten if no more come."}
 
@@ -58,7 +59,7 @@ def kept(office: Office, file: BinaryIO, said: Told) -> Told:
     sums = office.images.sums(file)
     if said["sha256"] and sums.sha256 != said["sha256"]:
         raise Mismatch("the whole does not have the sha256 that was announced")
-    wish = receiving.wished(office, msgspec.convert(said["saying"], Saying), said["author"])
+    wish = receiving.wished(office, msgspec.convert(said["saying"], Saying), said["author"], edits=bool(said.get("edits")))
     done: Told = msgspec.to_builtins(receiving.kept(office, file, sums, wish))
     return done
 
@@ -82,8 +83,9 @@ def _beginning(opening: Opening) -> tuple[Operation, ...]:
         _must_speak(asked)
         office = opening.get()
         saying, sha256 = _said(asked.headers.get("upload-metadata", ""))
-        receiving.wished(office, saying, asked.author)
-        said = {"saying": msgspec.to_builtins(saying), "sha256": sha256, "author": asked.author}
+        edits = asked.may("write")
+        receiving.wished(office, saying, asked.author, edits=edits)
+        said = {"saying": msgspec.to_builtins(saying), "sha256": sha256, "author": asked.author, "edits": edits}
         upload = office.partial.create(_number(asked, "upload-length"), said)
         if asked.media == MEDIA:
             upload = _with_first_bytes(office, upload, asked)
@@ -204,7 +206,8 @@ def _told(asked: Asked[Any], upload: Upload, status: int, headers: Mapping[str, 
     if upload.result is None:
         return Reply(status=status, headers=told, audit=audit)
     done = msgspec.convert(upload.result, models.Uploaded)
-    told |= {"Image-Hash": done.hash, "Image-Name": done.name, "Image-Url": done.url, "Image-New": str(done.new).lower()}
+    told |= {"Image-Hash": done.hash, "Image-Name": done.name, "Image-Url": done.url}
+    told |= {"Image-New": str(done.new).lower(), "Image-Said": str(done.said).lower()}
     wants_json = form.JSON in asked.headers.get("accept", "")
     if status == 204 and wants_json:
         status = 200

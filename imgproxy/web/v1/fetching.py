@@ -67,7 +67,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
 
 def _fetch(office: Office, asked: Asked[Fetching]) -> Reply:
     said = asked.body
-    order = Fetch(url=said.url, domain=said.domain, dkey=said.dkey, page_url=said.page_url, user=said.metadata)
+    order = Fetch(url=said.url, domain=said.domain, dkey=said.dkey, page_url=said.page_url, user=said.metadata, edits=asked.may("write"))
     task = office.jobs.submit(order, callback=said.callback, author=asked.author)
     if asked.query.wait:
         task = office.jobs.wait(task.id, asked.query.wait)
