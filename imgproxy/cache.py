@@ -4,6 +4,7 @@
     found in none              -> one asker makes it (threads and processes of this host), the tiers learn it, the others get it too
     a tier in trouble          -> counts as if it had forgotten; the answer says so
     the making fails           -> those who waited get the same error, if it would be theirs too; nothing is kept
+    it left meanwhile          -> who asked before that gets it; the tiers that learned it forget it again
 
 Whoever has to wait takes a place in the waiting room first. It has fewer places than the server has threads, so that what is
 already there is always answered at once.
@@ -15,10 +16,11 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from imgproxy.departures import Departures
 from imgproxy.errors import Busy, Error, RendererLost, StoreTrouble
 from imgproxy.flights import Flight, Flights
 from imgproxy.stores import Blob, Item, Store, sweep
@@ -55,9 +57,10 @@ class Recipe(NamedTuple):
 class Cache:
     """The tiers of one node, and its waiting room."""
 
-    def __init__(self, tiers: Sequence[Tier], flights: Flights, places: int) -> None:
+    def __init__(self, tiers: Sequence[Tier], flights: Flights, departures: Departures, places: int) -> None:
         self._tiers = tuple(tiers)
         self._flights = flights
+        self._departures = departures
         self._places = threading.BoundedSemaphore(places)
 
     def find(self, key: str) -> Found | None:
@@ -83,7 +86,10 @@ class Cache:
             self._places.release()
 
     def forget(self, prefix: str) -> None:
-        """Remove from every tier what begins with `prefix`, the farthest first; a tier in trouble will forget by itself."""
+        """Remove from every tier what begins with `prefix`, the farthest first; a tier in trouble will forget by itself.
+
+        What is being made of it meanwhile is kept by none, if the departure was noted.
+        """
         for tier in reversed(self._tiers):
             try:
                 sweep(tier.store, prefix)
@@ -107,7 +113,10 @@ class Cache:
 
     def _found(self, key: str, tiers: Sequence[Tier]) -> Found | None:
         troubles: list[str] = []
+        seen = b""
         for place, tier in enumerate(tiers):
+            if place == 1:
+                seen = self._departures.seen(key)
             try:
                 blob = tier.store.get(key)
             except StoreTrouble:
@@ -116,7 +125,7 @@ class Cache:
             if blob is not None:
                 if place == 0:
                     return Found(blob, tier.word)
-                return self._learned(blob, tier.word, tiers[:place], troubles)
+                return self._learned(Found(blob, tier.word, tuple(troubles)), tiers[:place], seen)
         return None
 
     def _awaited(self, recipe: Recipe) -> Found:
@@ -142,9 +151,10 @@ class Cache:
                 found = self._found(recipe.key, self._tiers if waited else self._tiers[:1])
                 if found is not None:
                     return found
+                seen = self._departures.seen(recipe.key)
                 data = recipe.make()
                 flight.data = data
-                return self._learned(_blob(recipe, data), "render", self._tiers, [])
+                return self._learned(Found(_blob(recipe, data), "render"), self._tiers, seen)
         except Error as error:
             if not isinstance(error, _NOT_SHARED):
                 flight.error = error
@@ -152,16 +162,20 @@ class Cache:
         finally:
             self._flights.leave(recipe.key, flight)
 
-    def _learned(self, blob: Blob, origin: str, tiers: Sequence[Tier], troubles: list[str]) -> Found:
+    def _learned(self, found: Found, tiers: Sequence[Tier], seen: bytes) -> Found:
         """Teach `tiers`, the farthest first, so that nobody finds near what is lost further away a moment later."""
-        with blob:
+        item, troubles = found.blob.item, list(found.troubles)
+        with found.blob as blob:
             data = blob.file.read()
         for tier in reversed(tiers):
             try:
-                tier.store.put(blob.item.key, io.BytesIO(data), type=blob.item.type, note=blob.item.note)
+                tier.store.put(item.key, io.BytesIO(data), type=item.type, note=item.note)
             except StoreTrouble:
                 troubles.append(tier.word)
-        return Found(Blob(blob.item, io.BytesIO(data)), origin, tuple(troubles))
+        if self._departures.seen(item.key) != seen:
+            with suppress(StoreTrouble):
+                self.drop(item.key)
+        return Found(Blob(item, io.BytesIO(data)), found.origin, tuple(troubles))
 
 
 def _blob(recipe: Recipe, data: bytes) -> Blob:

@@ -14,7 +14,7 @@ import io
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -152,6 +152,10 @@ class Images:
         file.seek(0)
         new = self._originals.put(hash, file, MEDIA_TYPES[facts.type], note)
         return Added(Base(hash, facts.type), facts, md5, size, new)
+
+    def alone(self, hash: str, patience: float | None = None) -> AbstractContextManager[object]:
+        """Put an original, or take it away, and say so, while nobody else of this host does; `Busy` if it takes too long to be alone."""
+        return self._originals.alone(hash, time.monotonic() + (self._patience.seconds if patience is None else patience))
 
     def remove(self, hash: str) -> bool:
         """Remove an original, and all that was made of it; False if there was none."""

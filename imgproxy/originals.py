@@ -17,9 +17,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
+from imgproxy.departures import Departures
 from imgproxy.errors import BrokenOff, Missing, Rotten, StoreDown, StoreFull, StoreLied, StoreRefused, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.quarantine import Quarantine
@@ -86,10 +88,19 @@ class Checked(Arriving):
 class Originals:
     """The originals of one store, seen from one node."""
 
-    def __init__(self, store: Store, copies: Copies | None, flights: Flights, quarantine: Quarantine, spool: Path | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        copies: Copies | None,
+        flights: Flights,
+        departures: Departures,
+        quarantine: Quarantine,
+        spool: Path | None = None,
+    ) -> None:
         self._store = store
         self._copies = copies
         self._flights = flights
+        self._departures = departures
         self._quarantine = quarantine
         self._spool = spool
         self._lock = threading.Lock()
@@ -111,6 +122,10 @@ class Originals:
             return blob
         blob.close()
         return None
+
+    def alone(self, hash: str, deadline: float) -> AbstractContextManager[object]:
+        """While the block runs nobody else of this host who asks here puts that original or takes it away; `Busy` at the deadline."""
+        return self._flights.alone(f"{hash}.put", deadline)
 
     def put(self, hash: str, file: BinaryIO, type: str, note: dict[str, str]) -> bool:
         """Keep an original whose hash is known; False if it was there already, and not rotten.
@@ -135,7 +150,8 @@ class Originals:
         return self._store.head(hash)
 
     def forget(self, hash: str) -> None:
-        """Remove an original from this node alone."""
+        """Remove an original from this node alone; and whatever is being made of it just now is not kept here."""
+        self._departures.note(hash)
         if self._copies is not None:
             self._copies.delete(hash)
 
@@ -207,13 +223,17 @@ class Originals:
             return copy if copy is not None else self._twice(hash, lambda fresh: self._brought(hash, copies, fresh))
 
     def _brought(self, hash: str, copies: Copies, fresh: bool) -> Blob:
+        seen = self._departures.seen(hash)
         with self._asked(hash, fresh) as blob:
             try:
-                return copies.bring(hash, Arriving(blob.file), blob.item.type)  # type: ignore[arg-type]
+                copy = copies.bring(hash, Arriving(blob.file), blob.item.type)  # type: ignore[arg-type]
             except BrokenOff:
                 raise
             except (StoreFull, StoreDown):
                 return self._spooled(hash)
+        if self._departures.seen(hash) != seen:
+            copies.delete(hash)  # who asked before it left may still have what is open
+        return copy
 
     def _spooled(self, hash: str) -> Blob:
         """The original in a nameless temporary file: for when the local tier cannot keep it."""

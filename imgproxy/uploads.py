@@ -1,7 +1,8 @@
 """An upload: an original into the store, and what is known of it into a session. Where the two wings of the house meet.
 
 The original is there before anything is said of it, and nobody sees what is said before it is committed. Without a commit the original
-stays, and sync finds it. To upload a picture again says something of it again, for those who may say something of pictures at all.
+stays, and sync finds it. From the one to the other nobody of this host takes the original away. To upload a picture again says something
+of it again, for those who may say something of pictures at all.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class Uploads:
         """
         edited(_ANY, said)
         sums = sums or self._images.sums(file)
+        with self._images.alone(sums.sha256):
+            return self._kept(file, session, said, sums, edits=edits)
+
+    def _kept(self, file: BinaryIO, session: Session, said: Mapping[str, object], sums: Sums, *, edits: bool) -> Uploaded:
         sessions = self._words.sessions
         known = sessions.read(sums.sha256, session)
         if known is not None:

@@ -11,12 +11,14 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgproxy import config, observe
 from imgproxy.cache import Cache, Tier
 from imgproxy.config import Settings
+from imgproxy.departures import Departures
 from imgproxy.errors import BadSettings, StoreTrouble
 from imgproxy.flights import Flights
 from imgproxy.images import Images, Patience
@@ -232,7 +234,7 @@ def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Pr
         house.images.forget(hash)
         purges.add(hash)
 
-    originals = WordsOriginals(absent_from(house.base), remove, forget)
+    originals = WordsOriginals(absent_from(house.base), remove, forget, partial(house.images.alone, patience=0.0))
     terms = Terms(
         holder=f"{socket.gethostname()}:{settings.data}",
         settle_seconds=1.0 if shelves.far else 0.02,  # a rival's word is on this disk at once, or somewhere in a cluster soon
@@ -272,11 +274,11 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
     run = settings.data / "run"
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
     pool = Pool(run, settings.limits, _plan(settings))
-    flights = Flights(run / "flights")
+    flights, departures = Flights(run / "flights"), Departures(run / "departures")
     base = shelves.store("base")
     tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived()
-    cache = Cache(tiers, flights, max(1, int(settings.threads * _WAITING_SHARE)))
-    originals = Originals(base, shelves.copies(), flights, Quarantine(run / "quarantine", _rotten), run)
+    cache = Cache(tiers, flights, departures, max(1, int(settings.threads * _WAITING_SHARE)))
+    originals = Originals(base, shelves.copies(), flights, departures, Quarantine(run / "quarantine", _rotten), run)
     marks = {id: (mark.mark, mark.path.read_bytes()) for id, mark in settings.marks.items()}
     images = Images(originals, cache, pool, marks, Patience(settings.patience, settings.limits.file_bytes))
     manner = manner_of(settings)

@@ -14,6 +14,7 @@ import pytest
 
 from imgproxy import flights
 from imgproxy.cache import Cache, Found, Recipe, Tier
+from imgproxy.departures import Departures
 from imgproxy.errors import Busy, Damaged, RendererLost, StoreDown
 from imgproxy.flights import Flights
 from imgproxy.stores import Blob, Item, Store
@@ -65,7 +66,8 @@ class Kitchen:
 
 
 def cache(tmp_path: Path, *stores: Store, places: int = 64) -> Cache:
-    return Cache([Tier(f"tier{place}", store) for place, store in enumerate(stores)], Flights(tmp_path / "flights"), places)
+    tiers = [Tier(f"tier{place}", store) for place, store in enumerate(stores)]
+    return Cache(tiers, Flights(tmp_path / "flights"), Departures(tmp_path / "departures"), places)
 
 
 def content(found: Found | None) -> bytes:
@@ -245,6 +247,49 @@ def test_forgetting_takes_what_was_made_of_one_original_and_nothing_else(tmp_pat
             store.put(key, io.BytesIO(b"x"))
     cache(tmp_path, near, Broken(), far).forget("a-")
     assert [item.key for item in near.list()] == [item.key for item in far.list()] == ["ab-1x1.jpg"]
+
+
+def test_what_is_being_made_when_its_original_leaves_is_kept_nowhere(tmp_path: Path) -> None:
+    near, far, departures = MemoryStore(), MemoryStore(), Departures(tmp_path / "departures")  # of another process
+    tiers = cache(tmp_path, near, far)
+
+    def forgotten_meanwhile() -> bytes:
+        departures.note(KEY[:64])
+        tiers.forget(KEY[:64])
+        return b"made"
+
+    assert content(tiers.fetch(Kitchen(forgotten_meanwhile).recipe())) == b"made"
+    assert (near.head(KEY), far.head(KEY)) == (None, None)
+    assert content(tiers.fetch(Kitchen().recipe())) == b"made"
+    assert near.head(KEY) is not None
+
+
+def test_what_is_being_learned_when_its_original_leaves_is_not_kept(tmp_path: Path) -> None:
+    departures = Departures(tmp_path / "departures")
+
+    class Leaving(MemoryStore):
+        def get(self, key: str, *, fresh: bool = False) -> Blob | None:
+            found = super().get(key)
+            departures.note(key)
+            self.delete(key)
+            return found
+
+    near, far = MemoryStore(), Leaving()
+    far.put(KEY, io.BytesIO(b"old"))
+    found = cache(tmp_path, near, far).find(KEY)
+    assert content(found) == b"old"
+    assert near.head(KEY) is None
+
+
+def test_departures_are_seen_by_all_processes_and_without_a_place_by_one(tmp_path: Path) -> None:
+    one, other, alone = (Departures(tmp_path / place) for place in ("here", "here", "no/such/directory"))
+    before = one.seen(KEY), alone.seen(KEY)
+    other.note(KEY)
+    assert one.seen(KEY) != before[0]
+    assert Departures(tmp_path / "here").seen(KEY) == one.seen(KEY)
+    assert alone.seen(KEY) == before[1]
+    alone.note(KEY)
+    assert alone.seen(KEY) != before[1]
 
 
 def test_a_key_that_is_dropped_is_in_no_tier_and_is_made_again(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ FLOORS = {
     "spelling": 2,
     "calls": 3,
     "config": 3,
+    "departures": 3,
     "exporting": 6,
     "fetch": 3,
     "flights": 3,

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from imgproxy.cache import Cache
+from imgproxy.departures import Departures
 from imgproxy.errors import Busy, Missing
 from imgproxy.flights import Flights
 from imgproxy.grammar import Base, Derived
@@ -67,8 +68,9 @@ def content(images: Images, name: Base) -> bytes:
 
 def test_who_waits_for_a_far_original_takes_a_place_and_who_asks_for_a_near_one_does_not(tmp_path: Path) -> None:
     far, near, flights = Slow(), DiskTier(tmp_path / "copies", 0, 2**30), Flights(tmp_path / "flights")
-    originals = Originals(far, near, flights, Quarantine(tmp_path / "quarantine", lambda _: None))
-    images = Images(originals, Cache([], flights, 2), Idle(), {}, Patience())
+    departures = Departures(tmp_path / "departures")
+    originals = Originals(far, near, flights, departures, Quarantine(tmp_path / "quarantine", lambda _: None))
+    images = Images(originals, Cache([], flights, departures, 2), Idle(), {}, Patience())
     (one, first), (other, second), (third, _), (copied, here) = kept(far, 1), kept(far, 2), kept(far, 3), kept(near, 4)
     with ThreadPoolExecutor(2) as threads:
         held = [threads.submit(content, images, name) for name in (one, other)]

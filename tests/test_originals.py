@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 import pytest
 
 from imgproxy import errors
+from imgproxy.departures import Departures
 from imgproxy.errors import Missing, StoreDown, StoreFull, StoreLied
 from imgproxy.flights import Flights
 from imgproxy.originals import Checked, Copies, Originals
@@ -63,7 +64,8 @@ def near(tmp_path: Path) -> DiskTier:
 
 
 def originals(tmp_path: Path, store: Store, copies: Copies | None = None) -> Originals:
-    return Originals(store, copies, Flights(tmp_path / "flights"), Quarantine(tmp_path / "quarantine", lambda _: None))
+    departures = Departures(tmp_path / "departures")
+    return Originals(store, copies, Flights(tmp_path / "flights"), departures, Quarantine(tmp_path / "quarantine", lambda _: None))
 
 
 def content(blob: Blob) -> bytes:
@@ -291,9 +293,8 @@ def test_without_room_for_anything_the_trouble_has_a_name(tmp_path: Path) -> Non
     far = MemoryStore()
     far.put(HASH, io.BytesIO(DATA))
     nowhere = Quarantine(tmp_path / "quarantine", lambda _: None)
-    these = Originals(
-        far, Full(tmp_path / "copies", 0, 2**30), Flights(tmp_path / "flights"), nowhere, tmp_path / "no" / "secret" / "place"
-    )
+    copies, departures = Full(tmp_path / "copies", 0, 2**30), Departures(tmp_path / "departures")
+    these = Originals(far, copies, Flights(tmp_path / "flights"), departures, nowhere, tmp_path / "no" / "secret" / "place")
     with pytest.raises(StoreDown) as trouble:
         these.open(HASH, soon())
     assert "secret" not in str(trouble.value)
@@ -338,3 +339,18 @@ def test_removing_takes_the_copy_too(tmp_path: Path) -> None:
     assert not these.remove(HASH)
     with pytest.raises(Missing):
         these.open(HASH, soon())
+
+
+def test_an_original_that_leaves_while_it_is_brought_near_is_not_kept_near(tmp_path: Path) -> None:
+    far = MemoryStore()
+    far.put(HASH, io.BytesIO(DATA))
+    writer = originals(tmp_path, far, near(tmp_path))  # in another process
+
+    class Leaving(DiskTier):
+        def bring(self, hash: str, source: BinaryIO, type: str) -> Blob:
+            writer.remove(hash)
+            return super().bring(hash, source, type)
+
+    assert content(originals(tmp_path, far, Leaving(tmp_path / "copies", 0, 2**30)).open(HASH, soon())) == DATA
+    with pytest.raises(Missing):
+        originals(tmp_path, far, near(tmp_path)).open(HASH, soon())

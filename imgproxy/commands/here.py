@@ -192,7 +192,8 @@ class Here:
         from imgproxy.meta.verify import Verify
 
         self._writes = True
-        verify = Verify(self._words.chain, self._desk.house.base, self._words.commits.catch_up, pace=pace * 1e6)
+        words = self._words
+        verify = Verify(words.chain, self._desk.house.base, words.commits.catch_up, words.originals.alone, pace=pace * 1e6)
         done = verify.run(most=most or None, passing=self._passing)
         return Verified(done.originals, done.bytes, done.quarantined, done.whole)
 

@@ -52,7 +52,7 @@ def sync(order: Sync, _task: str, shop: Shop, tell: Tell) -> Outcome:
 def verify(order: Verify, _task: str, shop: Shop, tell: Tell) -> Outcome:
     """Hash originals again, going on where the last run stopped."""
     words = shop.words
-    run = verifying.Verify(words.chain, shop.base, words.commits.catch_up, pace=order.pace)
+    run = verifying.Verify(words.chain, shop.base, words.commits.catch_up, words.originals.alone, pace=order.pace)
     done = run.run(lambda so_far: tell({"originals": so_far.originals, "bytes": so_far.bytes}), most=order.most or None)
     bad = list(done.quarantined)
     result = {"originals": done.originals, "bytes": done.bytes, "quarantined": bad[:_TOLD], "whole": done.whole}

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import TypeAlias
 
+from imgproxy.errors import Busy
 from imgproxy.meta.absent import Absent
 from imgproxy.meta.chain import Chain
 
 LetGo = Callable[[str], object]
 """Told a hash; does nothing if that was done before, raises if it could not be done."""
-
+Alone: TypeAlias = Callable[[str], AbstractContextManager[object]]
+"""Given a hash; while the block runs nobody puts that original or takes it away. Raises `Busy` at once if somebody does just now."""
 
 _PAUSE = 0.02
 _FREE = """
@@ -29,7 +33,8 @@ class Farewell:
     """What is still to be let go of, and how.
 
     `first` makes sure of whatever must be so before, for every part anew; `which` says which of some hashes it is time for, all unless
-    it is given. A part is of at most `page` originals, and ends after so many `seconds`.
+    it is given. `alone` keeps an upload away that would take one up again. A part is of at most `page` originals, and ends after so many
+    `seconds`.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Farewell:
         *,
         first: Callable[[], object] = lambda: None,
         which: Absent = lambda hashes: hashes,
+        alone: Alone = nullcontext,
         page: int = 500,
         seconds: float = 3.0,
     ) -> None:
@@ -46,6 +52,7 @@ class Farewell:
         self._let_go = let_go
         self._first = first
         self._which = which
+        self._alone = alone
         self._page = page
         self._seconds = seconds
 
@@ -57,8 +64,8 @@ class Farewell:
     def say(self) -> int:
         """Let go of everything that waits and that nobody has taken up again; how many they were.
 
-        No commit happens during a part: what a session adds again is either seen here, or its commit finds the original missing.
-        Between parts a commit may.
+        No commit happens during a part: what a session adds again is either seen here, or its commit finds the original missing; of an
+        upload to this node it is always seen. Between parts a commit may.
         """
         count, after = 0, b""
         while True:
@@ -79,12 +86,25 @@ class Farewell:
         said: list[bytes] = []
         try:
             for hash in self._which([hash.hex() for (hash,) in rows]):
-                self._let_go(hash)
-                said.append(bytes.fromhex(hash))
+                if self._is_let_go(hash):
+                    said.append(bytes.fromhex(hash))
                 if time.monotonic() > until:
-                    last = said[-1]
+                    last = bytes.fromhex(hash)
                     break
         finally:
             with self._chain.database.writing() as db:
                 db.executemany("DELETE FROM gone WHERE hash = ?", [(hash,) for hash in said])
         return len(said), last
+
+    def _is_let_go(self, hash: str) -> bool:
+        """Let go of one, unless somebody has taken it up again, or does so just now."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._alone(hash))
+            except Busy:
+                return False
+            with self._chain.database.reading() as db:
+                if db.execute(f"SELECT 1 {_FREE} AND hash = ?", (bytes.fromhex(hash),)).fetchone() is None:
+                    return False
+            self._let_go(hash)
+            return True

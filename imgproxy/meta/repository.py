@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from imgproxy.meta.boot import Booted, boot
 from imgproxy.meta.chain import Chain, Reached, unheard
 from imgproxy.meta.commits import Commits
 from imgproxy.meta.database import Database
-from imgproxy.meta.farewell import Farewell, LetGo
+from imgproxy.meta.farewell import Alone, Farewell, LetGo
 from imgproxy.meta.following import Follower
 from imgproxy.meta.lease import Lease
 from imgproxy.meta.restoring import Progress, quiet
@@ -34,6 +35,19 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Originals:
+    """What words need of originals: which the store does not have; how to remove one from it, and how to let this node forget one.
+
+    And how to be alone with one meanwhile.
+    """
+
+    absent: Absent
+    remove: LetGo
+    forget: LetGo
+    alone: Alone = nullcontext
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """The words of one repository, on one node: the writing one uses `commits` and `farewell`, a reading one `follower`."""
 
@@ -47,19 +61,11 @@ class Words:
     snapshots: Snapshots
     farewell: Farewell
     follower: Follower
+    originals: Originals
 
     def close(self) -> None:
         """Let go of the database; the lease stays ours until it lapses, or is released."""
         self.database.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Originals:
-    """What words need of originals: which the store does not have; how to remove one from it, and how to let this node forget one."""
-
-    absent: Absent
-    remove: LetGo
-    forget: LetGo
 
 
 def database_of(directory: Path) -> Path:
@@ -84,6 +90,7 @@ def open_words(
         commits,
         Search(booted.database),
         Snapshots(chain, every=terms.snapshot_every, reached=reached),
-        Farewell(chain, originals.remove, first=lambda: (lease.renew(), commits.catch_up())),
+        Farewell(chain, originals.remove, first=lambda: (lease.renew(), commits.catch_up()), alone=originals.alone),
         Follower(chain, Farewell(chain, originals.forget, which=originals.absent, page=_LOOKED_AT), writing=lease.mine),
+        originals,
     )

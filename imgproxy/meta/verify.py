@@ -2,7 +2,8 @@
 
 A copy that went wrong is asked for once more, freshly: a store with several copies has set the bad one aside by then. What is wrong
 twice is copied to `quarantine/<hash>` and removed from its place: so nobody is shown it, sync finds its record lost, and an upload of the
-same picture heals it. The place is noted as it goes on; a run that was stopped is continued, one that reached the end begins anew.
+same picture heals it. What somebody puts there just now is left alone. The place is noted as it goes on; a run that was stopped is
+continued, one that reached the end begins anew.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from imgproxy.errors import StoreLied
+from imgproxy.errors import Busy, StoreLied
 from imgproxy.meta.chain import Chain
 from imgproxy.meta.database import note, noted
-from imgproxy.stores import Blob, Store
+from imgproxy.meta.farewell import Alone
+from imgproxy.stores import Blob, Item, Store
 
 QUARANTINE = "quarantine/"
 _NOTE = "verified"
@@ -37,11 +40,19 @@ class Verify:
     """The originals of one store, looked at again. `pace` is in bytes a second; 0 does not hold back."""
 
     def __init__(
-        self, chain: Chain, base: Store, first: Callable[[], object], *, pace: float = 20e6, sleep: Callable[[float], object] = time.sleep
+        self,
+        chain: Chain,
+        base: Store,
+        first: Callable[[], object],
+        alone: Alone,
+        *,
+        pace: float = 20e6,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._chain = chain
         self._base = base
         self._first = first
+        self._alone = alone
         self._pace = pace
         self._sleep = sleep
 
@@ -90,14 +101,19 @@ class Verify:
         return size, False
 
     def _put_away(self, hash: str) -> bool:
-        """Copy what is wrong and remove it, while no commit can happen; False if it turned out to be right."""
-        with self._chain.alone():
+        """Copy what is wrong and remove it, while no commit can happen; False if it turned out to be right, or somebody puts it anew."""
+        with self._chain.alone(), ExitStack() as held:
             self._first()
+            try:
+                held.enter_context(self._alone(hash))
+            except Busy:
+                return False
             blob = self._base.get(hash, fresh=True)
             if blob is None or _matches(blob, hash)[1]:
                 return False
             self._copy(hash)
-            return self._base.delete(hash)
+            now = self._base.head(hash, fresh=True)  # another node may have put it since
+            return now is not None and _same(now, blob.item) and self._base.delete(hash)
 
     def _copy(self, hash: str) -> None:
         blob = self._base.get(hash, fresh=True)
@@ -118,6 +134,10 @@ class Verify:
             early = read / self._pace - (time.monotonic() - begun)
             if early > 0:
                 self._sleep(early)
+
+
+def _same(one: Item, other: Item) -> bool:
+    return (one.size, one.modified) == (other.size, other.modified)
 
 
 def _matches(blob: Blob, hash: str) -> tuple[int, bool]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from imgproxy.errors import Forked, NotTheWriter, StoreDown
+from imgproxy.flights import Flights
 from imgproxy.meta.farewell import Farewell
 from imgproxy.meta.following import Follower, Progress
 from imgproxy.meta.journal import key
@@ -162,6 +165,35 @@ def test_a_part_of_a_farewell_renews_the_lease_and_ends_in_time(words: Words) ->
     slow = Farewell(words.chain, lambda _: None, first=lambda: parts.append(words.lease.renew().beat), seconds=0.0)
     assert slow.say() == 5
     assert len(set(parts)) >= 5
+
+
+def test_what_somebody_puts_again_just_now_is_not_let_go_of(words: Words, here: Place, tmp_path: Path) -> None:
+    commit(words, record(1), record(2))
+    deleted(words, 1, 2)
+    flights = Flights(tmp_path / "flights")
+    farewell = Farewell(words.chain, here.base.delete, alone=partial(flights.alone, deadline=0.0))
+    session = words.sessions.open()
+    with flights.alone(hash_of(1), 0.0):  # the original is there, as the upload sees it
+        assert farewell.say() == 1
+        words.sessions.put(session, record(1))
+    assert (farewell.say(), farewell.waiting()) == (0, 0)
+    assert here.base.head(hash_of(1)) is not None
+    assert words.commits.commit(session.id) is not None
+
+
+def test_what_is_taken_up_again_while_others_are_let_go_of_stays(words: Words, here: Place) -> None:
+    commit(words, *(record(number) for number in range(5)))
+    deleted(words, *range(5))
+    session = words.sessions.open()
+    last = max(map(hash_of, range(5)))
+    number = next(number for number in range(5) if hash_of(number) == last)
+
+    def let_go(hash: str) -> None:
+        words.sessions.put(session, record(number))
+        here.base.delete(hash)
+
+    assert Farewell(words.chain, let_go).say() == 4
+    assert here.base.head(last) is not None
 
 
 def test_what_was_added_again_stays(words: Words, here: Place) -> None:

@@ -140,7 +140,9 @@ def _verify(office: Office, asked: Verifying, author: str) -> Reply:
         raise BadRecord("pace", f"is neither 0 nor at least {_SLOWEST}")
     if not asked.wait:
         return accepted(office.jobs.submit(orders.Verify(pace=asked.pace * 1e6, most=asked.most), author=author))
-    done = Verify(words.chain, office.base, words.commits.catch_up, pace=asked.pace * 1e6).run(most=asked.most or None)
+    done = Verify(words.chain, office.base, words.commits.catch_up, words.originals.alone, pace=asked.pace * 1e6).run(
+        most=asked.most or None
+    )
     shown = models.Verified(originals=done.originals, bytes=done.bytes, quarantined=list(done.quarantined), whole=done.whole)
     return Reply(shown, audit={"originals": done.originals, "quarantined": len(done.quarantined)})
 

@@ -1,0 +1,46 @@
+"""Departures: what has left a node, so that what was begun before does not bring it back.
+
+Whoever copies or makes something looks here first and once more when it is kept: if the mark has changed, something of that name has
+been forgotten meanwhile, and what was kept is forgotten, too. A mark is eight bytes of a small file that all processes of a node see, and
+stands for many names: now and then something is forgotten for nothing, and made again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import zlib
+from pathlib import Path
+
+_MARKS = 4_096
+_BYTES = 8
+_NAME = 64
+"""So many characters of a key say what it belongs to: the hash of an original."""
+
+
+class Departures:
+    """The marks in a file; without room for it, those of this process alone."""
+
+    def __init__(self, path: Path) -> None:
+        size = _MARKS * _BYTES
+        try:
+            with path.open("a+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled later would end the process
+                self._marks = mmap.mmap(file.fileno(), size)
+        except OSError:
+            self._marks = mmap.mmap(-1, size)
+
+    def seen(self, key: str) -> bytes:
+        """The mark of a key; it is another one when something of that name has left."""
+        at = _place(key)
+        return self._marks[at : at + _BYTES]
+
+    def note(self, key: str) -> None:
+        """Something of that name leaves: what is not kept by now must not be."""
+        at = _place(key)
+        self._marks[at : at + _BYTES] = secrets.token_bytes(_BYTES)
+
+
+def _place(key: str) -> int:
+    return zlib.crc32(key[:_NAME].encode()) % _MARKS * _BYTES
