@@ -150,8 +150,7 @@ class Here:
     def revert(self, n: int, *, author: str = "") -> Commit | None:
         """Go back on a commit by a new one."""
         self._writes = True
-        session = self._words.commits.revert(n, self._words.sessions, author)
-        return _commit(self._words.commits.commit(session.id, author, f"Revert commit {n}"))
+        return _commit(self._words.commits.undo(n, self._words.sessions, author))
 
     # ---- upkeep
 

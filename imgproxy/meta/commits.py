@@ -18,11 +18,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
 
-from imgproxy.errors import Conflict, Missing, NoSession, NotTheWriter, StoreLied, TooMuch, Unstored
+from imgproxy.errors import Conflict, Missing, NoSession, NotTheWriter, SessionClosed, StoreLied, TooMuch, Unstored
 from imgproxy.meta.absent import Absent
 from imgproxy.meta.applying import CHANGES, Object, aliases_taken, apply, conflicts, counted
 from imgproxy.meta.chain import Chain, Reached, unheard
@@ -139,16 +140,31 @@ class Commits:
 
     def revert(self, n: int, sessions: Sessions, author: str = "") -> Session:
         """Open a session that goes back on a commit; `Conflict` if records were changed since. To be committed like any other."""
-        session = sessions.open(author=author)
         with self._chain.draft() as path:
             self._fetched(self.find(n), path)
-            sessions.stage(session, map(_reverse, lines(path), repeat(n)))
-        with self._chain.database.reading() as db:
-            changed = conflicts(db, session.key)
-        if changed:
-            sessions.discard(session)
-            raise Conflict(changed, f"changed since commit {n}")
+            session = sessions.open(author=author)
+            try:
+                sessions.stage(session, map(_reverse, lines(path), repeat(n)))
+                with self._chain.database.reading() as db:
+                    changed = conflicts(db, session.key)
+                if changed:
+                    raise Conflict(changed, f"changed since commit {n}")
+            except BaseException:
+                sessions.discard(session)
+                raise
         return session
+
+    def undo(self, n: int, sessions: Sessions, author: str = "") -> Commit | None:
+        """Go back on a commit by a new one; None if nothing is left to go back on. What surely fails leaves no session behind."""
+        session = self.revert(n, sessions, author)
+        made = None
+        try:
+            made = self.commit(session.id, author, f"Revert commit {n}")
+        finally:
+            if made is None:
+                with suppress(NoSession, SessionClosed):  # closed: it may have happened, which is found out
+                    sessions.discard(session)
+        return made
 
     def _attempt(self, session: str, author: str, message: str) -> str:
         """Try to commit as the next number: `done`, `empty`, or `taken` when another commit has that number."""

@@ -116,7 +116,7 @@ def _headers(one: Operation) -> Iterator[dict[str, Any]]:
 def _body(one: Operation, schemas: _Schemas) -> dict[str, Any]:
     if isinstance(one.body, Upload):
         return {"required": "" not in one.body.media, "content": {media: {} for media in one.body.media if media}}
-    return {"required": True, "content": {media: {"schema": schemas.of(one.body)} for media in one.media}}
+    return {"required": not one.optional, "content": {media: {"schema": schemas.of(one.body)} for media in one.media}}
 
 
 def _response(status: int, answer: Answer, schemas: _Schemas) -> dict[str, Any]:

@@ -88,7 +88,8 @@ class Reply:
 class Operation:
     """A row of the table.
 
-    `scope` is None where no token is needed, `any` where any token will do; `body` a type of JSON, an `Upload`, or None for no body.
+    `scope` is None where no token is needed, `any` where any token will do; `body` a type of JSON, an `Upload`, or None for no body; who
+    has nothing to say may leave away one that is `optional`.
     `answers` holds what is particular to it: what every operation may answer is in `COMMON` and `NEEDING_A_TOKEN`. `parts` gives
     a regular expression for each part of the path in braces; `headers` are those of a request that it reads, with a sentence each.
     """
@@ -103,6 +104,7 @@ class Operation:
     parts: Mapping[str, str] = field(default_factory=dict)
     query: type[msgspec.Struct] = Nothing
     body: Any = None
+    optional: bool = False
     media: tuple[str, ...] = (JSON,)
     headers: Mapping[str, str] = field(default_factory=dict)
     writes: bool = True
@@ -198,6 +200,8 @@ def _asked(
     headers = {name.lower(): value for name, value in req.headers.items()}
     if operation.body is None:
         return Asked(who, parts, query, None, headers, media), None
+    if operation.optional and not media and req.content_length in (None, 0):
+        return Asked(who, parts, query, operation.body(), headers, media), None
     upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, JSON_BYTES)
     if "*/*" not in upload.media and media not in upload.media:
         raise errors.WrongType(f"expected {' or '.join(filter(None, upload.media))}")

@@ -164,7 +164,7 @@ def test_an_original_that_is_deleted_goes_with_the_commit(server: Server) -> Non
     assert server.ask("DELETE", f"/v1/images/{hash}/original").status == 404
 
 
-def test_what_is_missing_is_told_and_generated(server: Server) -> None:
+def test_what_is_missing_is_told_and_generated(server: Server, elsewhere: Stranger) -> None:
     hashes = sorted(committed(server, *range(130, 134)))
 
     def missing() -> list[str]:
@@ -184,6 +184,8 @@ def test_what_is_missing_is_told_and_generated(server: Server) -> None:
     assert lacking == sorted(lacking)
     public(server, f"/{hashes[0]}-20x20.png")
     assert hashes[0] not in missing()
+    assert server.ask("POST", "/v1/operations/thumbnails/generate?callback=http://x.test/").status == 422  # it would stand in logs
+    assert server.ask("POST", "/v1/operations/thumbnails/generate", {"callback": "gopher://x.test/"}).status == 422
     answer = server.ask("POST", "/v1/operations/thumbnails/generate")
     assert answer.status == 202
     where = answer.headers["location"]
@@ -192,6 +194,8 @@ def test_what_is_missing_is_told_and_generated(server: Server) -> None:
     assert done["state"] == "succeeded", done
     assert missing() == []
     assert public(server, f"/{hashes[1]}-20x20.png").tier == "disk"
+    told = server.ask("POST", "/v1/operations/thumbnails/generate", {"callback": elsewhere.url("/ear")}).json
+    assert soon(lambda: server.ask("GET", f"/v1/tasks/{told['id']}").json["delivery"]["state"] == "delivered", 60)
 
 
 @pytest.mark.parametrize(("word", "preset"), [("thumbnails", "thumbnail"), ("full-size", "full-size")])

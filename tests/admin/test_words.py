@@ -263,6 +263,12 @@ def test_commits_are_listed_and_gone_back_on(server: Server) -> None:
     page = server.ask("GET", "/admin/commits?most=2").json
     assert server.ask("GET", f"/admin/commits?most=1&before={page['before']}").json["commits"][0]["n"] == n - 1
     assert server.ask("GET", "/admin/commits/999999").status == 404
+    sessions = len(server.ask("GET", "/admin/sessions").json["sessions"])
+    described(server, hash, {"title": "Right"})
+    assert server.ask("POST", "/admin/commit").status == 201
+    for gone, status in ((n, 409), (999999, 404)):
+        assert server.ask("POST", f"/admin/commits/{gone}/revert").status == status
+    assert len(server.ask("GET", "/admin/sessions").json["sessions"]) <= sessions
     assert server.ask("GET", "/admin/commits?before=99999999999999999999").status == 422
 
 

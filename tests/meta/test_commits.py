@@ -257,6 +257,25 @@ def test_a_commit_is_gone_back_on_by_a_new_one(words: Words) -> None:
     sound(words)
 
 
+def test_going_back_on_what_cannot_be_committed_leaves_no_session(words: Words, here: Place) -> None:
+    commit(words, record(1))
+    session = words.sessions.open()
+    words.sessions.delete(session, hash_of(1))
+    words.commits.commit(session.id)
+    words.farewell.say()
+    with pytest.raises(Unstored):
+        words.commits.undo(2, words.sessions)
+    assert words.sessions.all() == []
+    here.keep(1)
+    done = words.commits.undo(2, words.sessions, "ann")
+    assert done is not None
+    assert (done.n, done.author, done.message) == (3, "ann", "Revert commit 2")
+    assert live(words).keys() == {hash_of(1)}
+    with pytest.raises(Missing):
+        words.commits.undo(9, words.sessions)
+    assert words.sessions.all() == []
+
+
 def test_going_back_on_what_was_changed_since_is_a_conflict(words: Words) -> None:
     commit(words, record(1, title="a"))
     commit(words, record(1, title="b"))

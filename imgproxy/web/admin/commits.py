@@ -9,6 +9,7 @@ import msgspec
 from imgproxy import observe
 from imgproxy.errors import Error, Missing, NoSession
 from imgproxy.jobs import orders
+from imgproxy.meta.commits import Commit
 from imgproxy.meta.repository import Words
 from imgproxy.web.admin import models
 from imgproxy.web.admin.office import Office, Opening
@@ -102,7 +103,7 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
                 201: Answer("The new commit.", models.Commit),
                 200: Answer("There was nothing to go back on.", models.Commit),
                 404: Answer("No such commit.", Problem, PROBLEM),
-                409: _CONFLICT,
+                409: Answer("Others changed these records since, or their originals are gone: nothing happened.", Problem, PROBLEM),
             },
         ),
     )
@@ -120,22 +121,20 @@ def _commit(office: Office, asked: Asked[Any]) -> Reply:
     if not asked.query.wait:
         order = orders.Commit(session=session, author=author, message=asked.query.message)
         return accepted(office.jobs.submit(order, author=asked.author))
-    return _made(words, session, author, asked.query.message)
+    return _made(words, words.commits.commit(session, author, asked.query.message), session)
 
 
 def _revert(office: Office, asked: Asked[Any]) -> Reply:
     n = int(asked.path["n"])
-    author = asked.query.author or asked.author
-    session = office.words.commits.revert(n, office.words.sessions, author)
-    return _made(office.words, session.id, author, f"Revert commit {n}")
+    words, author = office.words, asked.query.author or asked.author
+    return _made(words, words.commits.undo(n, words.sessions, author), "")
 
 
-def _made(words: Words, session: str, author: str, message: str) -> Reply:
-    made = words.commits.commit(session, author, message)
+def _made(words: Words, made: Commit | None, session: str) -> Reply:
     if made is None:
         return Reply(models.commit(None), audit={"session": session})
     _let_go(words)
-    return Reply(models.commit(made), 201, audit={"session": session, "commit": made.n, "changes": made.changes})
+    return Reply(models.commit(made), 201, audit={"session": made.session, "commit": made.n, "changes": made.changes})
 
 
 def _let_go(words: Words) -> None:

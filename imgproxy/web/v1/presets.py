@@ -84,7 +84,8 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             what="Have all thumbnails or full-size renditions made that are not there.",
             call=lambda asked: _generate(opening.get(), asked),
             parts=_PARTS,
-            query=Calling,
+            body=Calling,
+            optional=True,
             answers={202: Answer("The task that makes them.", TaskShown, headers={"Location": "Where the task is."})},
         ),
     )
@@ -102,7 +103,7 @@ def _missing(office: Office, asked: Asked[Any]) -> Reply:
     return Reply(Lacking(ids=ids, after=ids[-1] if len(ids) == most else ""))
 
 
-def _generate(office: Office, asked: Asked[Any]) -> Reply:
+def _generate(office: Office, asked: Asked[Calling]) -> Reply:
     order = Derive(suffixes=(office.presets[PRESETS[asked.path["which"]]],), missing=True)
-    task = office.jobs.submit(order, callback=asked.query.callback, author=asked.author)
+    task = office.jobs.submit(order, callback=asked.body.callback, author=asked.author)
     return Reply(shown_task(task), status=202, headers={"Location": f"/v1/tasks/{task.id}"}, audit={"task": task.id})
