@@ -129,6 +129,20 @@ def test_any_tag_at_all_is_a_match_for_what_is_there(server: Server, hash: str) 
     assert server.get(f"/{ABSENT}-100x100.jpg", If_None_Match="*").status == 404
 
 
+@pytest.mark.parametrize("suffix", [".png", "-106x.png"])
+def test_what_is_meant_for_another_state_is_refused(server: Server, hash: str, suffix: str) -> None:
+    first = server.get(f"/{hash}{suffix}")
+    tag, date = first.headers["etag"], first.headers["last-modified"]
+    for right in ({"If_Match": tag}, {"If_Match": f'"x", {tag}'}, {"If_Match": "*"}, {"If_Unmodified_Since": date}):
+        assert server.get(f"/{hash}{suffix}", **right).body == first.body
+    for wrong in ({"If_Match": '"x"'}, {"If_Match": f"W/{tag}"}, {"If_Unmodified_Since": "Sat, 01 Jan 2000 00:00:00 GMT"}):
+        for more in ({}, {"If_None_Match": tag}, {"Range": "bytes=0-1"}):
+            answer = server.get(f"/{hash}{suffix}", **wrong, **more)
+            assert (answer.status, answer.headers["cache-control"]) == (412, "no-store")
+    assert server.get(f"/{hash}{suffix}", If_Unmodified_Since="whenever").status == 200
+    assert server.get(f"/{hash}{suffix}", If_Match=tag, If_None_Match=tag).status == 304
+
+
 @pytest.mark.parametrize("suffix", [".png", "-105x.png"])
 def test_a_range_gives_a_part(server: Server, hash: str, suffix: str) -> None:
     part = server.get(f"/{hash}{suffix}", Range="bytes=10-19")

@@ -275,7 +275,7 @@ def _pictures_here(settings: Settings) -> Iterator[str]:
     yield "alias $picture;"
     yield f"add_header Cache-Control '{read.FOR_EVER}';"
     yield from _told(settings, "'tier;desc=\"disk\"'", "$hash")
-    yield "error_page 403 404 405 500 = @house;"
+    yield "error_page 403 404 405 412 500 = @house;"
 
 
 def _accelerated(settings: Settings, tier: Path) -> Iterator[str]:

@@ -13,8 +13,9 @@ import io
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -100,7 +101,7 @@ class Pictures:
             raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", "OPTIONS"])
         name, expires = self._admitted(resp.context.target[len(self._mount) :])
         resp.set_headers([*self._headers, ("Cache-Control", _cache_control(expires)), *((tag, name.hash) for tag in self._manner.tags)])
-        tag = _said(req, name)
+        tag = None if _is_for_one_state(req) else _said(req, name)
         if tag is not None:
             _not_modified(resp, tag)
             return
@@ -126,7 +127,13 @@ class Pictures:
         resp.context.troubles = image.troubles
         kind, tag = _kind(image.name), _tag(image)
         resp.set_header("Server-Timing", f'tier;desc="{image.origin}"')
-        if req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*":
+        known = req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*"
+        if _is_for_one_state(req):
+            if not _is_that(req, tag):
+                image.file.close()
+                raise falcon.HTTPPreconditionFailed(description="the picture is not what the request was meant for")
+            known = known or _said(req, image.name) is not None
+        if known:
             _not_modified(resp, tag)
             image.file.close()
             return
@@ -206,6 +213,20 @@ def _said(req: falcon.Request, name: Name) -> str | None:
         return f'"{name.hash}"' if f'"{name.hash}"' in tags else None
     match = _OUR_TAG.search(tags)
     return match.group(1) if match else None
+
+
+def _is_for_one_state(req: falcon.Request) -> bool:
+    return "HTTP_IF_MATCH" in req.env or "HTTP_IF_UNMODIFIED_SINCE" in req.env
+
+
+def _is_that(req: falcon.Request, tag: str) -> bool:
+    """Whether a picture is in the state that a request was meant for; a date that is none says nothing."""
+    tags = req.env.get("HTTP_IF_MATCH")
+    if tags is not None:
+        return tags.strip() == "*" or tag in (one.strip() for one in tags.split(","))
+    with suppress(ValueError):
+        return parsedate_to_datetime(req.env["HTTP_IF_UNMODIFIED_SINCE"]).timestamp() >= EDITION_TIME
+    return True
 
 
 def _not_modified(resp: Response, tag: str) -> None:
