@@ -1,18 +1,19 @@
 """Single flight: of all who want the same thing made at the same time, on this host, one makes it.
 
-Threads of a process meet at a `Flight`; the leaders of several processes meet at a lock on a file, which the kernel drops when its
-holder dies. A lock file is named after what is made and removed by the holder; who locks a file that has been removed meanwhile
-holds nothing, notices it by the inode, and tries again.
+Threads of a process meet at a `Flight`; the leaders of several processes meet at a lock, which the kernel drops when its holder dies. There
+is one file for all locks, and a byte of it for each thing that is made: nothing is written there, and no file comes and goes.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 from imgproxy.errors import Busy, Error
@@ -41,11 +42,11 @@ class Flight:
 
 
 class Flights:
-    """All that is being made just now, by key."""
+    """All that is being made just now, by key; `path` is the file of the locks."""
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._directory = directory
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = path
         self._lock = threading.Lock()
         self._under_way: dict[str, Flight] = {}
 
@@ -67,41 +68,37 @@ class Flights:
     @contextmanager
     def alone(self, key: str, deadline: float) -> Iterator[bool]:
         """Hold the lock of `key` against every other process of this host; whether another held it before. Raise `Busy` at the deadline."""
-        path = self._directory / key
         try:
-            held, waited = _taken(path, deadline)
-        except OSError:  # no room for a lock file: better made twice than not at all
+            held = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:  # no place for locks: better made twice than not at all
             yield False
             return
         try:
-            yield waited
+            yield _waited(held, _lock_of(key), deadline)
         finally:
-            with suppress(OSError):  # whatever has become of the directory, the lock goes with its descriptor
-                path.unlink()
             os.close(held)
 
 
-def _taken(path: Path, deadline: float) -> tuple[int, bool]:
+def _waited(file: int, lock: bytes, deadline: float) -> bool:
+    """Take a lock; whether another held it before."""
     pause = _FIRST_PAUSE
-    while (held := _locked(path)) is None:
+    while not _locked(file, lock):
         if time.monotonic() > deadline:
             raise Busy("another process is still making the picture")
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return held, pause > _FIRST_PAUSE
+    return pause > _FIRST_PAUSE
 
 
-def _locked(path: Path) -> int | None:
-    """A descriptor that holds the lock on the file now at `path`, or None if another holds it."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+def _locked(file: int, lock: bytes) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_of(key: str) -> bytes:
+    """The kernel's `struct flock`: the byte of that key, for one alone, for as long as this very opening of the file lasts."""
+    place = int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) >> 2
+    return struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)

@@ -274,7 +274,7 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
     run = settings.data / "run"
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
     pool = Pool(run, settings.limits, _plan(settings))
-    flights, departures = Flights(run / "flights"), Departures(run / "departures")
+    flights, departures = Flights(run / "flights.lock"), Departures(run / "departures")
     base = shelves.store("base")
     tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived()
     cache = Cache(tiers, flights, departures, max(1, int(settings.threads * _WAITING_SHARE)))

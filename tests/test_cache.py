@@ -176,8 +176,8 @@ def test_what_another_process_made_while_we_waited_for_it_is_found_wherever_it_i
     ours = cache(tmp_path, MemoryStore(), far)
     tried = threading.Event()
 
-    def noticed(path: Path) -> int | None:
-        held = locked(path)
+    def noticed(file: int, lock: bytes) -> bool:
+        held = locked(file, lock)
         tried.set()
         return held
 

@@ -95,8 +95,8 @@ def test_what_is_in_flight_is_finished_when_it_is_told_to_stop(tmp_path: Path) -
         threads = [threading.Thread(target=lambda target=target: answers.append(server.get(target).status)) for target in targets]
         for thread in threads:
             thread.start()
-        flights = server.data / "run" / "flights"
-        until(lambda: flights.exists() and len(list(flights.iterdir())) >= 1, "nobody renders")
+        lock = server.data / "run" / "flights.lock"
+        until(lambda: lock.exists() and f":{lock.stat().st_ino} " in Path("/proc/locks").read_text(), "nobody renders")
         both = list(children(server.process.pid))
         server.process.send_signal(signal.SIGTERM)
         for thread in threads:

@@ -108,7 +108,7 @@ def test_what_is_in_flight_is_finished_when_it_is_stopped(command: tuple[str, ..
         threads = [threading.Thread(target=lambda target=target: told.append(ask(address, "GET", target).status)) for target in targets]
         for thread in threads:
             thread.start()
-        until(lambda: docker("exec", id, "sh", "-c", "ls /var/lib/imgproxy/run/flights | wc -l") != "0", "nobody renders")
+        until(lambda: docker("exec", id, "sh", "-c", "grep -c OFDLCK /proc/locks || true") != "0", "nobody renders")
         docker("stop", "-t", "60", id)
         for thread in threads:
             thread.join(60)
