@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -68,15 +68,13 @@ class Flights:
     @contextmanager
     def alone(self, key: str, deadline: float) -> Iterator[bool]:
         """Hold the lock of `key` against every other process of this host; whether another held it before. Raise `Busy` at the deadline."""
-        try:
-            held = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:  # no place for locks: better made twice than not at all
-            yield False
-            return
-        try:
-            yield _waited(held, _lock_of(key), deadline)
-        finally:
-            os.close(held)
+        with ExitStack() as held:
+            waited = False
+            with suppress(OSError):  # no place for locks: better made twice than not at all
+                file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                held.callback(os.close, file)
+                waited = _waited(file, _lock_of(key), deadline)
+            yield waited
 
 
 def _waited(file: int, lock: bytes, deadline: float) -> bool:
