@@ -88,13 +88,12 @@ class Cache:
     def forget(self, prefix: str) -> None:
         """Remove from every tier what begins with `prefix`, the farthest first; a tier in trouble will forget by itself.
 
-        What is being made of it meanwhile is kept by none, if the departure was noted.
+        Whoever met it there before, to teach it to a nearer one, hears of the departure before that one is asked.
         """
         for tier in reversed(self._tiers):
-            try:
+            with suppress(StoreTrouble):
                 sweep(tier.store, prefix)
-            except StoreTrouble:
-                continue
+            self._departures.note(prefix)
 
     def drop(self, key: str) -> bool:
         """Remove one key from every tier, the farthest first, so that none learns it again from another; whether any had it.

@@ -1,7 +1,8 @@
 """Departures: what has left a node, so that what was begun before does not bring it back.
 
 Whoever copies or makes something looks here first and once more when it is kept: if the mark has changed, something of that name has
-been forgotten meanwhile, and what was kept is forgotten, too. A mark is eight bytes of a small file that all processes of a node see, and
+been forgotten meanwhile, and what was kept is forgotten, too. So whoever forgets does so first, from far to near, and each time notes it
+before anything nearer is forgotten. A mark is eight bytes of a small file that all processes of a node see, and
 stands for many names: now and then something is forgotten for nothing, and made again.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 _MARKS = 4_096
 _BYTES = 8
 _NAME = 64
-"""So many characters of a key say what it belongs to: the hash of an original."""
+"""So many characters of a key say what it belongs to, of a key or the beginning of one: the hash of an original."""
 
 
 class Departures:
@@ -37,7 +38,7 @@ class Departures:
         return self._marks[at : at + _BYTES]
 
     def note(self, key: str) -> None:
-        """Something of that name leaves: what is not kept by now must not be."""
+        """Something of that name has left: what is not kept by now must not be."""
         at = _place(key)
         self._marks[at : at + _BYTES] = secrets.token_bytes(_BYTES)
 

@@ -73,7 +73,8 @@ class Flights:
             with suppress(OSError):  # no place for locks: better made twice than not at all
                 file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
                 held.callback(os.close, file)
-                waited = _waited(file, _lock_of(key), deadline)
+                waited = _waited(file, _lock(key, fcntl.F_WRLCK), deadline)
+                held.callback(fcntl.fcntl, file, fcntl.F_OFD_SETLK, _lock(key, fcntl.F_UNLCK))  # a child may have a copy of the descriptor
             yield waited
 
 
@@ -96,7 +97,7 @@ def _locked(file: int, lock: bytes) -> bool:
     return True
 
 
-def _lock_of(key: str) -> bytes:
-    """The kernel's `struct flock`: the byte of that key, for one alone, for as long as this very opening of the file lasts."""
+def _lock(key: str, kind: int) -> bytes:
+    """The kernel's `struct flock`: to hold the byte of that key alone, or to let go of it."""
     place = int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) >> 2
-    return struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+    return struct.pack("hhqqi", kind, os.SEEK_SET, place, 1, 0)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
@@ -154,6 +154,7 @@ class Originals:
         self._departures.note(hash)
         if self._copies is not None:
             self._copies.delete(hash)
+            self._departures.note(hash)  # who has looked in between may have met the copy
 
     def remove(self, hash: str) -> bool:
         """Remove an original from the store and from this node; False if the store had none."""
@@ -232,7 +233,8 @@ class Originals:
             except (StoreFull, StoreDown):
                 return self._spooled(hash)
         if self._departures.seen(hash) != seen:
-            copies.delete(hash)  # who asked before it left may still have what is open
+            with suppress(StoreTrouble):
+                copies.delete(hash)  # who asked before it left may still have what is open
         return copy
 
     def _spooled(self, hash: str) -> Blob:

@@ -56,7 +56,7 @@ class Uploads:
 
     def _kept(self, file: BinaryIO, session: Session, said: Mapping[str, object], sums: Sums, *, edits: bool) -> Uploaded:
         sessions = self._words.sessions
-        known = sessions.read(sums.sha256, session)
+        known = sessions.read(sums.sha256, session) or (None if edits else sessions.read(sums.sha256))
         if known is not None:
             added = self._images.add(file, sums)
             if not said or not edits:
@@ -65,7 +65,7 @@ class Uploads:
         study = self._images.look(file)
         added = self._images.add(file, sums, study.facts)
         record = edited(described(added, study), said)
-        shown = self._saying(session, lambda found: sessions.introduce(found, record, said if edits else {}))
+        shown = self._saying(session, lambda found: sessions.introduce(found, record, said, edits=edits))
         return Uploaded(added, shown, edited(shown, said) == shown)
 
     def _saying(self, session: Session, say: Callable[[Session], Record]) -> Record:

@@ -276,7 +276,7 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
     pool = Pool(run, settings.limits, _plan(settings))
     flights, departures = Flights(run / "flights.lock"), Departures(run / "departures")
     base = shelves.store("base")
-    tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived()
+    tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived(departures)
     cache = Cache(tiers, flights, departures, max(1, int(settings.threads * _WAITING_SHARE)))
     originals = Originals(base, shelves.copies(), flights, departures, Quarantine(run / "quarantine", _rotten), run)
     marks = {id: (mark.mark, mark.path.read_bytes()) for id, mark in settings.marks.items()}
@@ -356,7 +356,7 @@ class _Shelves:
         hidden.mkdir(parents=True, exist_ok=True, mode=0o700)
         return DiskTier(hidden / "base", 0, self._settings.copies)
 
-    def derived(self) -> list[Tier]:
+    def derived(self, departures: Departures) -> list[Tier]:
         """The farthest tier, if there is to be one."""
         how = self._settings.derived
         if how == "auto":
@@ -364,7 +364,9 @@ class _Shelves:
         if how == "off":
             return []
         tier: Store = DerivedTier(self.store("derived"), EDITION)
-        return [Tier("derived", Behind(tier, self._settings.derived_waiting, _lost) if how == "behind" else tier)]
+        if how == "behind":
+            tier = Behind(tier, self._settings.derived_waiting, _lost, departures.seen)
+        return [Tier("derived", tier)]
 
     def _files(self, _environ: Mapping[str, str]) -> Callable[[str], Store]:
         return lambda container: FsStore(Path(self._shelf.path) / container, fanned=container != "meta")

@@ -281,6 +281,32 @@ def test_what_is_being_learned_when_its_original_leaves_is_not_kept(tmp_path: Pa
     assert near.head(KEY) is None
 
 
+def test_what_was_met_far_away_before_it_was_forgotten_there_is_not_kept_near(tmp_path: Path) -> None:
+    """The reader begins after the departure was noted first, and before the far tier has forgotten."""
+    departures, met = Departures(tmp_path / "departures"), threading.Event()
+    far, near, go = MemoryStore(), MemoryStore(), threading.Event()
+
+    class Slow(MemoryStore):
+        def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
+            met.set()
+            assert go.wait(30)
+            return near.put(key, source)
+
+        def delete(self, key: str) -> bool:
+            return near.delete(key)
+
+    key = "a" * 64 + "-1x1.jpg"
+    far.put(key, io.BytesIO(b"old"))
+    departures.note(key)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(cache(tmp_path, Slow(), far).find, key)
+        assert met.wait(30)
+        cache(tmp_path, near, far).forget("a" * 64 + "-")
+        go.set()
+        assert content(reading.result()) == b"old"
+    assert near.head(key) is None
+
+
 def test_departures_are_seen_by_all_processes_and_without_a_place_by_one(tmp_path: Path) -> None:
     one, other, alone = (Departures(tmp_path / place) for place in ("here", "here", "no/such/directory"))
     before = one.seen(KEY), alone.seen(KEY)

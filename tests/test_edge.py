@@ -97,6 +97,7 @@ ASKED: dict[str, dict[str, str]] = {
     "if unchanged since, and it is known": {"If-Unmodified-Since": "{modified}", "If-None-Match": "{etag}"},
     "if unchanged since long ago": {"If-Unmodified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"},
     "if unchanged since whenever": {"If-Unmodified-Since": "whenever"},
+    "if unchanged since beyond all time": {"If-Unmodified-Since": f"Mon, 01 Jan 2024 00:00:00 +{'9' * 20}"},
     "by a page elsewhere": {"Origin": "https://example.org"},
     "in any encoding": {"Accept-Encoding": "gzip, br"},
 }
@@ -115,6 +116,17 @@ def test_both_say_the_same_of_a_rendition(server: Server, hash: str, asked: str,
             assert words(ours) == {**words(theirs), "etag": first.headers["etag"]}
         else:
             assert words(ours) == words(theirs)
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-Unmodified-Since"])
+def test_an_empty_condition_is_refused_by_both(server: Server, hash: str, header: str) -> None:
+    """Which nginx alone can tell from none: it cannot hand it on."""
+    for suffix in SUFFIXES:
+        behind(server, f"/{hash}{suffix}")
+        ours, theirs = server.get(f"/{hash}{suffix}", **{header: ""}), behind(server, f"/{hash}{suffix}", **{header: ""})
+        assert (ours.status, json.loads(ours.body)) == (412, json.loads(theirs.body))
+        assert ours.headers["cache-control"] == theirs.headers["cache-control"] == "no-store"
+    assert server.get(f"/{hash}{SUFFIXES[0]}").status == 200
 
 
 def test_it_is_really_nginx_that_answers(server: Server, hash: str) -> None:

@@ -138,3 +138,18 @@ def test_without_a_place_for_lock_files_work_goes_on(tmp_path: Path) -> None:
     (tmp_path / "run").rmdir()
     with flights.alone("key", soon()):
         pass
+
+
+def test_a_child_that_was_forked_meanwhile_keeps_no_lock(tmp_path: Path) -> None:
+    flights = Flights(tmp_path / "lock")
+    with flights.alone("key", soon()):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with flights.alone("key", soon(0.0)) as waited:
+            assert not waited
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -168,7 +168,8 @@ class Here:
         self._writes = True
         facts = self._desk.uploads.described
         repairs = Repairs(lost=True, stray="delete" if delete_strays else "adopt", facts=facts) if repair else Repairs()
-        sync = Sync(self._words.chain, self._words.commits, self._desk.house.base, grace=grace)
+        words = self._words
+        sync = Sync(words.chain, words.commits, self._desk.house.base, alone=words.originals.alone, grace=grace)
         tally = sync.run(repairs, lambda one: told(Found(one.kind, one.key)), self._passing)
         alone = self._orphans(told, repair=repair)
         self._words.farewell.say()

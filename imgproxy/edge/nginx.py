@@ -39,6 +39,7 @@ _REFUSALS = {
     404: ("Not a name", "nothing here has that name", 60),
     405: ("Method Not Allowed", "the method is not allowed here", 0),
     408: ("Too slow", "the request did not arrive in time", 0),
+    412: ("Meant for another", "the picture is not what the request was meant for", 0),
     413: ("Too large", "the request is larger than is allowed here", 0),
     414: ("Too long", "the request line is longer than any name", 0),
     500: ("A mistake of ours", "this should not have happened; it has been logged", 0),
@@ -275,7 +276,8 @@ def _pictures_here(settings: Settings) -> Iterator[str]:
     yield "alias $picture;"
     yield f"add_header Cache-Control '{read.FOR_EVER}';"
     yield from _told(settings, "'tier;desc=\"disk\"'", "$hash")
-    yield "error_page 403 404 405 412 500 = @house;"
+    yield "error_page 403 404 405 500 = @house;"
+    yield "error_page 412 /~problem/412;  # of a filter, behind which nobody else can be asked any more"
 
 
 def _accelerated(settings: Settings, tier: Path) -> Iterator[str]:

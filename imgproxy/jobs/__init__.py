@@ -35,7 +35,7 @@ PAGE = 1_000
 STATES = ("created", "succeeded", "failed", "warning")
 _ID = re.compile("[0-9a-f]{16}")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-_PRIVATE = ("key", "number", "node", "holder", "due", "ended")
+_PRIVATE = ("key", "number", "node", "holder", "token", "due", "ended")
 
 Check = Callable[[Order, str], Order]
 """The order as it is to be kept, if it and the URL of its callback make sense; raises if not."""

@@ -19,6 +19,7 @@ from imgproxy.jobs.orders import Fetch
 from imgproxy.jobs.shop import Shop, Tell
 from imgproxy.jobs.task import Outcome
 from imgproxy.picture import MEDIA_TYPES
+from imgproxy.stores.files import spoken
 
 CANNOT_BE = (CannotRead, CannotWrite, Damaged, Impossible, Missing, TooMuch)
 """What keeps a rendition from ever being made; anything else may pass."""
@@ -81,11 +82,14 @@ def drop(file: Path) -> None:
 def _alone(file: Path) -> Iterator[None]:
     """Be the only one who fetches into a file, or raise `Busy`."""
     path = file.with_name(f"{file.name}.lock")
-    with path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy("an earlier attempt is still at it") from error
+    with spoken():
+        lock = path.open("ab")
+    with lock:
+        with spoken():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Busy("an earlier attempt is still at it") from error
         if os.fstat(lock.fileno()).st_nlink == 0:
             raise Busy("an earlier attempt has just ended")
         try:

@@ -3,8 +3,8 @@
     created -> succeeded | warning | failed       -> created again, if somebody wants that
     and then, for one with a callback:  waiting -> sending -> delivered | waiting | dead
 
-Whoever works at a task holds it by a name that is given once. What a holder that died leaves behind is found by that name: work is done
-again, a callback is not, for it may have arrived. Who was taken for dead and is not, holds nothing any more, and can change nothing. A
+Whoever works at a task holds it by name, and by a token of this attempt. What a holder that died leaves behind is found by the name:
+work is done again, a callback is not, for it may have arrived. Who was taken for dead and is not, has a token that is worth nothing. A
 ledger (`near.py`, `far.py`) keeps tasks and makes each of these steps happen once.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from secrets import token_hex
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -30,6 +29,16 @@ LONGEST_PAUSE = 3_600.0
 _SOON = 0.5
 
 
+class Holder(NamedTuple):
+    """A worker at one attempt; nobody has no name."""
+
+    worker: str
+    token: str
+
+
+NOBODY = Holder("", "")
+
+
 class Delivery(msgspec.Struct, frozen=True):
     """How a callback stands: its state, how often it was tried, what went wrong last, and when it arrived."""
 
@@ -40,7 +49,10 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a task. `holder` works at it just now; `due` is when it may be looked at; `node` alone may work at it."""
+    """All that is known of a task.
+
+    `holder` works at it just now, by `token`; `due` is when it may be looked at; `node` alone may work at it.
+    """
 
     id: str
     kind: str
@@ -60,6 +72,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery = Delivery()
     node: str = ""
     holder: str = ""
+    token: str = ""
     due: float = 0.0
     ended: float = 0.0
 
@@ -77,6 +90,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     def open(self) -> bool:
         """Whether anything is still to be done about it."""
         return not self.finished or self.delivery.state in ("waiting", "sending")
+
+    @property
+    def held(self) -> Holder:
+        """Who is at it just now."""
+        return Holder(self.holder, self.token)
 
     @property
     def lane(self) -> Lane:
@@ -157,91 +175,81 @@ def is_due(task: Task, now: float) -> bool:
     return task.due <= now + _SOON or task.due > now + LONGEST_PAUSE
 
 
-def holder_of(worker: str) -> str:
-    """The name by which a worker holds a task this once."""
-    return f"{worker}/{token_hex(4)}"
-
-
-def worker_of(holder: str) -> str:
-    """Whose name that is."""
-    return holder.partition("/")[0]
-
-
-def taken(holder: str, nodes: tuple[str, ...], now: float) -> Edit:
+def taken(holder: Holder, nodes: tuple[str, ...], now: float) -> Edit:
     """Take a task that nobody holds, to work at it or to deliver its callback."""
 
     def edit(task: Task) -> Task | None:
         if task.holder or task.node not in nodes or not is_due(task, now):
             return None
         if not task.finished:
-            return replace(task, holder=holder, attempts=task.attempts + 1, started_at=task.started_at or stamp(now), error="")
+            return _held(task, holder, attempts=task.attempts + 1, started_at=task.started_at or stamp(now), error="")
         if task.delivery.state != "waiting":
             return None
-        return replace(task, holder=holder, delivery=replace(task.delivery, state="sending", attempts=task.delivery.attempts + 1))
+        return _held(task, holder, delivery=replace(task.delivery, state="sending", attempts=task.delivery.attempts + 1))
 
     return edit
 
 
-def told(holder: str, progress: Mapping[str, Any]) -> Edit:
+def told(holder: Holder, progress: Mapping[str, Any]) -> Edit:
     """Note how far the work is."""
-    return lambda task: replace(task, progress=dict(progress)) if task.holder == holder and not task.finished else None
+    return lambda task: replace(task, progress=dict(progress)) if task.held == holder and not task.finished else None
 
 
-def finished(holder: str, outcome: Outcome, now: float) -> Edit:
+def finished(holder: Holder, outcome: Outcome, now: float) -> Edit:
     """The work is done, by its holder."""
 
     def edit(task: Task) -> Task | None:
-        return _ended(task, outcome, now) if task.holder == holder and not task.finished else None
+        return _ended(task, outcome, now) if task.held == holder and not task.finished else None
 
     return edit
 
 
-def put_back(holder: str, error: str, due: float, *, counted: bool = True) -> Edit:
+def put_back(holder: Holder, error: str, due: float, *, counted: bool = True) -> Edit:
     """The work is to be done again, later; an attempt that does not count was not the task's fault."""
 
     def edit(task: Task) -> Task | None:
-        if task.holder != holder or task.finished:
+        if task.held != holder or task.finished:
             return None
-        return replace(task, holder="", error=error, due=due, attempts=task.attempts - (not counted))
+        return _held(task, NOBODY, error=error, due=due, attempts=task.attempts - (not counted))
 
     return edit
 
 
-def delivered(holder: str, now: float) -> Edit:
+def delivered(holder: Holder, now: float) -> Edit:
     """The callback arrived."""
 
     def edit(task: Task) -> Task | None:
-        if task.holder != holder or task.delivery.state != "sending":
+        if task.held != holder or task.delivery.state != "sending":
             return None
-        return replace(task, holder="", delivery=replace(task.delivery, state="delivered", error="", delivered_at=stamp(now)))
+        return _held(task, NOBODY, delivery=replace(task.delivery, state="delivered", error="", delivered_at=stamp(now)))
 
     return edit
 
 
-def undelivered(holder: str, error: str, due: float | None) -> Edit:
+def undelivered(holder: Holder, error: str, due: float | None) -> Edit:
     """The callback did not arrive; it is tried again at a moment, or never by itself."""
 
     def edit(task: Task) -> Task | None:
-        if task.holder != holder or task.delivery.state != "sending":
+        if task.held != holder or task.delivery.state != "sending":
             return None
         state: DeliveryState = "dead" if due is None else "waiting"
-        return replace(task, holder="", due=due or 0.0, delivery=replace(task.delivery, state=state, error=error))
+        return _held(task, NOBODY, due=due or 0.0, delivery=replace(task.delivery, state=state, error=error))
 
     return edit
 
 
-def abandoned(holder: str, most: int, now: float) -> Edit:
+def abandoned(holder: Holder, most: int, now: float) -> Edit:
     """The holder is dead: work is done again, unless it was lost too often; a callback that may have arrived is not sent again."""
 
     def edit(task: Task) -> Task | None:
-        if task.holder != holder:
+        if task.held != holder:
             return None
         if task.finished:
             lost = replace(task.delivery, state="dead", error="the worker was lost while it sent this: it may have arrived")
-            return replace(task, holder="", delivery=lost)
+            return _held(task, NOBODY, delivery=lost)
         if task.attempts >= most:
             return _ended(task, Outcome("failed", error=f"the worker was lost at attempt {task.attempts}"), now)
-        return replace(task, holder="", due=now, error="the worker was lost")
+        return _held(task, NOBODY, due=now, error="the worker was lost")
 
     return edit
 
@@ -271,14 +279,18 @@ def resent(task: Task, now: float) -> Task | None:
 
 
 def _ended(task: Task, outcome: Outcome, now: float) -> Task:
-    return replace(
+    return _held(
         task,
+        NOBODY,
         state=outcome.state,
         result=dict(outcome.result),
         error=outcome.error,
-        holder="",
         finished_at=stamp(now),
         ended=now,
         due=now,
         delivery=Delivery("waiting") if task.callback else Delivery(),
     )
+
+
+def _held(task: Task, holder: Holder, **changes: Any) -> Task:
+    return replace(task, holder=holder.worker, token=holder.token, **changes)

@@ -36,7 +36,7 @@ def sync(order: Sync, _task: str, shop: Shop, tell: Tell) -> Outcome:
 
     stray = "delete" if order.delete_strays else "adopt"
     repairs = Repairs(True, stray, shop.uploads.described) if order.repair else Repairs()  # type: ignore[arg-type]
-    tally = syncing.Sync(words.chain, words.commits, shop.base, grace=order.grace).run(repairs, told)
+    tally = syncing.Sync(words.chain, words.commits, shop.base, alone=words.originals.alone, grace=order.grace).run(repairs, told)
     for key in syncing.orphans(shop.base, shop.far) if shop.far is not None else ():
         numbers["orphan"] += 1
         tell(numbers)

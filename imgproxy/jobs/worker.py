@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
 
 from imgproxy.errors import BadAddress, Busy, CallFailed, Error, NotTheWriter, RendererLost, StoreRefused, StoreTrouble
@@ -22,7 +23,7 @@ from imgproxy.jobs.fetching import sweep
 from imgproxy.jobs.orders import Cull
 from imgproxy.jobs.queue import Queue
 from imgproxy.jobs.shop import Shop
-from imgproxy.jobs.task import LANES, Edit, Lane, Ledger, Outcome, Task
+from imgproxy.jobs.task import LANES, Edit, Holder, Lane, Ledger, Outcome, Task
 from imgproxy.jobs.trades import TRADES
 
 _IDLE = 0.1
@@ -94,6 +95,7 @@ class Worker:
         self._surprised = surprised
         self._stopping = threading.Event()
         self._asking = {lane: threading.Lock() for lane in (LANES, LANES[:1])}
+        self._at: set[str] = set()
         self._name = ""
 
     def run(self, grace: float) -> bool:
@@ -143,32 +145,37 @@ class Worker:
 
     def _serve(self, id: str) -> None:
         """Do whatever is to be done about a task, if somebody else does not do it already."""
-        found = self._ledger.change(id, task.taken(task.holder_of(self._name), self._queue.nodes, time.time()))
-        if found is None:
-            return
-        if found.finished:
-            self._deliver(found)
-        else:
-            self._work(found)
+        token = token_hex(4)
+        self._at.add(token)
+        try:
+            found = self._ledger.change(id, task.taken(Holder(self._name, token), self._queue.nodes, time.time()))
+            if found is None:
+                return
+            if found.finished:
+                self._deliver(found)
+            else:
+                self._work(found)
+        finally:
+            self._at.discard(token)
 
     def _work(self, one: Task) -> None:
         try:
             order = orders.read(one.order)
             outcome = self._cull() if isinstance(order, Cull) else TRADES[type(order)](order, one.id, self._shop, self._teller(one))
         except _Enough:
-            self._settle(one, task.put_back(one.holder, "", time.time(), counted=False))
+            self._settle(one, task.put_back(one.held, "", time.time(), counted=False))
             return
         except Exception as error:
             self._failed(one, error)
             return
-        self._settle(one, task.finished(one.holder, outcome, time.time()))
+        self._settle(one, task.finished(one.held, outcome, time.time()))
 
     def _failed(self, one: Task, error: Exception) -> None:
         why = self._why(error)
         if _may_pass(error) and one.attempts < self._terms.attempts * (_OURS_TO_MEND if isinstance(error, _PASSING) else 1):
-            self._settle(one, task.put_back(one.holder, why, time.time() + self._pause(one.attempts, 2.0)))
+            self._settle(one, task.put_back(one.held, why, time.time() + self._pause(one.attempts, 2.0)))
         else:
-            self._settle(one, task.finished(one.holder, Outcome("failed", error=why), time.time()))
+            self._settle(one, task.finished(one.held, Outcome("failed", error=why), time.time()))
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, Error):
@@ -184,11 +191,11 @@ class Worker:
             why = self._why(error)
             again = not isinstance(error, BadAddress) and one.delivery.attempts < self._terms.deliveries
             due = time.time() + self._pause(one.delivery.attempts, 3.0) if again else None
-            self._settle(one, task.undelivered(one.holder, why, due))
+            self._settle(one, task.undelivered(one.held, why, due))
             if due is None:
                 self._told("a callback is a dead letter", {"task": one.id, "why": why})
         else:
-            self._settle(one, task.delivered(one.holder, time.time()))
+            self._settle(one, task.delivered(one.held, time.time()))
 
     def _settle(self, one: Task, edit: Edit) -> None:
         """Write down what became of a task, and have whatever is to be done next be done when it is due."""
@@ -223,7 +230,7 @@ class Worker:
             if time.monotonic() - told < _TOLD_EVERY:
                 return
             told = time.monotonic()
-            if self._ledger.change(one.id, task.told(one.holder, progress)) is None:
+            if self._ledger.change(one.id, task.told(one.held, progress)) is None:
                 raise _Enough
 
         return tell
@@ -254,16 +261,19 @@ class Worker:
                 self._terms.pulse.touch()
 
     def _give_back(self) -> None:
-        lives: dict[str, bool] = {self._name: True}
+        """What the dead hold; and what we hold and do not know of, since we never heard that we were given it."""
+        lives: dict[str, bool] = {}
         for one in self._ledger.held():
-            worker = task.worker_of(one.holder)
-            if worker not in lives:
-                lives[worker] = self._life.lives(worker)
-            if lives[worker]:
+            if one.holder == self._name:
+                if one.token in self._at:
+                    continue
+            elif one.holder not in lives:
+                lives[one.holder] = self._life.lives(one.holder)
+            if lives.get(one.holder):
                 continue
-            changed = self._ledger.change(one.id, task.abandoned(one.holder, self._terms.attempts, time.time()))
+            changed = self._ledger.change(one.id, task.abandoned(one.held, self._terms.attempts, time.time()))
             if changed is not None:
-                self._told("a worker was lost", {"worker": worker, "task": one.id, "state": changed.state})
+                self._told("a worker was lost", {"worker": one.holder, "task": one.id, "state": changed.state})
                 if changed.open:
                     self._queue.push(changed)
         self._life.sweep()

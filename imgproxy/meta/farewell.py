@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TypeAlias
+from contextlib import nullcontext
 
-from imgproxy.errors import Busy
 from imgproxy.meta.absent import Absent
+from imgproxy.meta.alone import Alone, undisturbed
 from imgproxy.meta.chain import Chain
 
 LetGo = Callable[[str], object]
 """Told a hash; does nothing if that was done before, raises if it could not be done."""
-Alone: TypeAlias = Callable[[str], AbstractContextManager[object]]
-"""Given a hash; while the block runs nobody puts that original or takes it away. Raises `Busy` at once if somebody does just now."""
 
 _PAUSE = 0.02
 _FREE = """
@@ -98,13 +95,11 @@ class Farewell:
 
     def _is_let_go(self, hash: str) -> bool:
         """Let go of one, unless somebody has taken it up again, or does so just now."""
-        with ExitStack() as held:
-            try:
-                held.enter_context(self._alone(hash))
-            except Busy:
+        with undisturbed(self._alone, hash) as alone:
+            if not alone:
                 return False
             with self._chain.database.reading() as db:
-                if db.execute(f"SELECT 1 {_FREE} AND hash = ?", (bytes.fromhex(hash),)).fetchone() is None:
-                    return False
-            self._let_go(hash)
-            return True
+                free = db.execute(f"SELECT 1 {_FREE} AND hash = ?", (bytes.fromhex(hash),)).fetchone() is not None
+            if free:
+                self._let_go(hash)
+            return free

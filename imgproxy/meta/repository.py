@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgproxy.meta.absent import Absent
+from imgproxy.meta.alone import Alone
 from imgproxy.meta.boot import Booted, boot
 from imgproxy.meta.chain import Chain, Reached, unheard
 from imgproxy.meta.commits import Commits
 from imgproxy.meta.database import Database
-from imgproxy.meta.farewell import Alone, Farewell, LetGo
+from imgproxy.meta.farewell import Farewell, LetGo
 from imgproxy.meta.following import Follower
 from imgproxy.meta.lease import Lease
 from imgproxy.meta.restoring import Progress, quiet

@@ -108,10 +108,16 @@ class Sessions:
         """Give a record this state in a session."""
         self.stage(session, [Change(record.hash, record, based_on)])
 
-    def introduce(self, session: Session, record: Record, said: Mapping[str, object]) -> Record:
-        """Give a picture its first record; if it has one by now, change in that what is said. What the session then shows."""
+    def introduce(self, session: Session, record: Record, said: Mapping[str, object], *, edits: bool = True) -> Record:
+        """Give a picture its first record; if it has one by now, change in that what is said. What the session then shows.
+
+        Unless somebody `edits`, a record that there is by now stays as it is, and one that is deleted in the session stays deleted.
+        """
         with self._changing(session) as db:
             seen = _seen(db, session, record.hash)
+            known = seen or (None if edits else _live(db, record.hash))
+            if known is not None and not edits:
+                return known
             shown = record if seen is None else edited(seen, said)
             stage(db, session.key, [Change(record.hash, shown, 0 if seen is None else None)])
             return shown

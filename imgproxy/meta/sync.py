@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
 from typing import Literal, NamedTuple
 
 from imgproxy.errors import CannotRead, Conflict, Damaged, Missing, NotAnImage, StoreLied, TooMuch, Unstored
+from imgproxy.meta.alone import Alone, undisturbed
 from imgproxy.meta.chain import Chain
 from imgproxy.meta.commits import Commits
 from imgproxy.meta.record import Record
@@ -59,11 +61,12 @@ class Tally:
 class Sync:
     """The records of one repository and the originals in its base store, compared."""
 
-    def __init__(self, chain: Chain, commits: Commits, base: Store, *, grace: float = GRACE) -> None:
+    def __init__(self, chain: Chain, commits: Commits, base: Store, *, alone: Alone = nullcontext, grace: float = GRACE) -> None:
         self._chain = chain
         self._commits = commits
         self._sessions = Sessions(chain.database)
         self._base = base
+        self._alone = alone
         self._grace = grace
 
     def run(
@@ -149,14 +152,18 @@ class Sync:
         return True
 
     def _delete(self, keys: Iterable[str]) -> int:
-        """Delete strays while no commit can happen: what a session adds meanwhile, its commit finds missing."""
+        """Delete strays while no commit can happen: what a session adds meanwhile, its commit finds missing.
+
+        What is uploaded to this node just now is no stray in a moment.
+        """
         count = 0
         with self._chain.alone():
             self._commits.catch_up()
             now = self._now()
             for key in keys:
-                if self._is_stray(key, now):
-                    count += self._base.delete(key)
+                with undisturbed(self._alone, key) as alone:
+                    if alone and self._is_stray(key, now):
+                        count += self._base.delete(key)
         return count
 
     def _is_lost(self, key: str) -> bool:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 
-from imgproxy.errors import Busy, StoreLied
+from imgproxy.errors import StoreLied
+from imgproxy.meta.alone import Alone, undisturbed
 from imgproxy.meta.chain import Chain
 from imgproxy.meta.database import note, noted
-from imgproxy.meta.farewell import Alone
 from imgproxy.stores import Blob, Item, Store
 
 QUARANTINE = "quarantine/"
@@ -102,12 +101,10 @@ class Verify:
 
     def _put_away(self, hash: str) -> bool:
         """Copy what is wrong and remove it, while no commit can happen; False if it turned out to be right, or somebody puts it anew."""
-        with self._chain.alone(), ExitStack() as held:
-            self._first()
-            try:
-                held.enter_context(self._alone(hash))
-            except Busy:
+        with self._chain.alone(), undisturbed(self._alone, hash) as alone:
+            if not alone:
                 return False
+            self._first()
             blob = self._base.get(hash, fresh=True)
             if blob is None or _matches(blob, hash)[1]:
                 return False

@@ -1,7 +1,8 @@
 """Written behind: a tier that takes at once, and hands on to a slower one when nobody waits.
 
 What waits is bounded in bytes. When that is not enough, a write is dropped and the caller told (`StoreFull`): a tier may forget.
-What waits can be read. A process that dies takes what waited with it; `close` waits for it a moment.
+What waits can be read. A process that dies takes what waited with it; `close` waits for it a moment. What another process has forgotten
+meanwhile is not left there.
 """
 
 from __future__ import annotations
@@ -31,18 +32,23 @@ class _Waiting:
     type: str
     note: Mapping[str, str]
     since: float
+    mark: bytes
 
     def item(self, key: str) -> Item:
         return Item(key, len(self.data), self.type, self.note, self.since)
 
 
 class Behind:
-    """A tier whose puts go to `store` by a thread of their own; `lost` is told of each that failed there."""
+    """A tier whose puts go to `store` by a thread of their own; `lost` is told of each that failed there.
 
-    def __init__(self, store: Store, room: int, lost: Callable[[str, StoreTrouble], None]) -> None:
+    `mark` says of a key what changes when something of that name is forgotten, by whichever process.
+    """
+
+    def __init__(self, store: Store, room: int, lost: Callable[[str, StoreTrouble], None], mark: Callable[[str], bytes]) -> None:
         self._store = store
         self._room = room
         self._lost = lost
+        self._mark = mark
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._held = 0
@@ -68,7 +74,7 @@ class Behind:
 
     def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
         """Take it if there is room."""
-        checked_key(key)
+        mark = self._mark(checked_key(key))
         if create and self.head(key) is not None:
             return False
         data = whole(source)
@@ -76,7 +82,7 @@ class Behind:
             if self._held + len(data) > self._room:
                 raise StoreFull("too much waits to be written")
             self._drop(key)
-            self._waiting[key] = _Waiting(data, type, dict(note or {}), time.time())
+            self._waiting[key] = _Waiting(data, type, dict(note or {}), time.time(), mark)
             self._held += len(data)
             self._start()
             self._changed.notify_all()
@@ -145,6 +151,8 @@ class Behind:
             time.sleep(min(_AFTER_YOU, max(0.0, waiting.since + _AFTER_YOU - time.time())))
             try:
                 self._store.put(key, io.BytesIO(waiting.data), type=waiting.type, note=waiting.note)
+                if self._mark(key) != waiting.mark:
+                    self._store.delete(key)
             except StoreTrouble as error:
                 self._lost(key, error)
                 time.sleep(0.05)  # a store in trouble is not helped by haste

@@ -200,7 +200,7 @@ def _asked(
     headers = {name.lower(): value for name, value in req.headers.items()}
     if operation.body is None:
         return Asked(who, parts, query, None, headers, media), None
-    if operation.optional and not media and req.content_length in (None, 0):
+    if operation.optional and not req.content_length and "HTTP_TRANSFER_ENCODING" not in req.env:
         return Asked(who, parts, query, operation.body(), headers, media), None
     upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, JSON_BYTES)
     if "*/*" not in upload.media and media not in upload.media:

@@ -131,7 +131,9 @@ class Pictures:
         if _is_for_one_state(req):
             if not _is_that(req, tag):
                 image.file.close()
-                raise falcon.HTTPPreconditionFailed(description="the picture is not what the request was meant for")
+                raise falcon.HTTPPreconditionFailed(
+                    title="Meant for another", description="the picture is not what the request was meant for"
+                )
             known = known or _said(req, image.name) is not None
         if known:
             _not_modified(resp, tag)
@@ -220,13 +222,14 @@ def _is_for_one_state(req: falcon.Request) -> bool:
 
 
 def _is_that(req: falcon.Request, tag: str) -> bool:
-    """Whether a picture is in the state that a request was meant for; a date that is none says nothing."""
+    """Whether a picture is in the state that a request was meant for; a date that is none says nothing, but an empty one is no."""
     tags = req.env.get("HTTP_IF_MATCH")
     if tags is not None:
         return tags.strip() == "*" or tag in (one.strip() for one in tags.split(","))
-    with suppress(ValueError):
-        return parsedate_to_datetime(req.env["HTTP_IF_UNMODIFIED_SINCE"]).timestamp() >= EDITION_TIME
-    return True
+    date = req.env["HTTP_IF_UNMODIFIED_SINCE"].strip()
+    with suppress(ValueError, OverflowError):
+        return parsedate_to_datetime(date).timestamp() >= EDITION_TIME
+    return bool(date)
 
 
 def _not_modified(resp: Response, tag: str) -> None:

@@ -186,7 +186,7 @@ def test_what_is_missing_is_told_and_generated(server: Server, elsewhere: Strang
     assert hashes[0] not in missing()
     assert server.ask("POST", "/v1/operations/thumbnails/generate?callback=http://x.test/").status == 422  # it would stand in logs
     assert server.ask("POST", "/v1/operations/thumbnails/generate", {"callback": "gopher://x.test/"}).status == 422
-    answer = server.ask("POST", "/v1/operations/thumbnails/generate")
+    answer = server.ask("POST", "/v1/operations/thumbnails/generate", Content_Type="application/json")
     assert answer.status == 202
     where = answer.headers["location"]
     assert where == f"/v1/tasks/{answer.json['id']}"
@@ -196,6 +196,8 @@ def test_what_is_missing_is_told_and_generated(server: Server, elsewhere: Strang
     assert public(server, f"/{hashes[1]}-20x20.png").tier == "disk"
     told = server.ask("POST", "/v1/operations/thumbnails/generate", {"callback": elsewhere.url("/ear")}).json
     assert soon(lambda: server.ask("GET", f"/v1/tasks/{told['id']}").json["delivery"]["state"] == "delivered", 60)
+    chunked = iter([b'{"callback": "gopher://x.test/"}'])
+    assert server.ask("POST", "/v1/operations/thumbnails/generate", chunked, Content_Type="application/json").status == 422
 
 
 @pytest.mark.parametrize(("word", "preset"), [("thumbnails", "thumbnail"), ("full-size", "full-size")])
@@ -272,6 +274,12 @@ def test_who_may_only_upload_says_nothing_of_a_picture_that_has_a_record(server:
     assert told(upload("/v1/upload/", "last", writer)) == (200, True, "last")
     assert told(by_parts("very last", writer))[1:] == (True, "very last")
     assert fetched("/v1/fetch", {"domain": "said", "dkey": "again"}, writer) == ("succeeded", [])
+    assert server.ask("POST", "/admin/commit").status == 201
+    hash = hashlib.sha256(data).hexdigest()
+    assert server.ask("DELETE", f"/admin/images/{hash}").status in (200, 202, 204)
+    assert told(upload("/admin/images", "other", uploader)) == (200, False, "very last")  # which keeps no writer from deleting it
+    assert server.ask("POST", "/admin/commit").status == 201
+    assert public(server, f"/v1/images/{hash}/metadata").status == 404
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from imgproxy.jobs import task
 from imgproxy.jobs.far import FarLedger, FarLife
 from imgproxy.jobs.near import NearLedger, NearLife
 from imgproxy.jobs.queue import Queue, far_queue, near_queue
-from imgproxy.jobs.task import LANES, LONGEST_PAUSE, Lane, Ledger, Outcome, Task, Wanted
+from imgproxy.jobs.task import LANES, LONGEST_PAUSE, Holder, Lane, Ledger, Outcome, Task, Wanted
 from imgproxy.jobs.worker import Life
 from imgproxy.stores import redis
 
@@ -64,8 +64,8 @@ def due(kept: Kept, now: float, lane: Lane = "quick", node: str = "") -> list[st
 
 
 def ended(ledger: Ledger, one: Task, state: str = "succeeded", at: float = NOW) -> Task:
-    assert ledger.change(one.id, task.taken("me", ("",), NOW)) is not None
-    done = ledger.change(one.id, task.finished("me", Outcome(state), at))  # type: ignore[arg-type]
+    assert ledger.change(one.id, task.taken(Holder("me", "1"), ("",), NOW)) is not None
+    done = ledger.change(one.id, task.finished(Holder("me", "1"), Outcome(state), at))  # type: ignore[arg-type]
     assert done is not None
     return done
 
@@ -95,7 +95,7 @@ def test_of_many_who_order_the_same_at_once_one_orders(kept: Kept) -> None:
 def test_of_many_who_take_a_task_one_gets_it(kept: Kept) -> None:
     one = kept.ledger.add(made())
     with ThreadPoolExecutor(8) as crowd:
-        taken = list(crowd.map(lambda n: kept.ledger.change(one.id, task.taken(f"worker {n}", ("",), NOW)), range(24)))
+        taken = list(crowd.map(lambda n: kept.ledger.change(one.id, task.taken(Holder(f"worker {n}", "1"), ("",), NOW)), range(24)))
     holders = [found.holder for found in taken if found is not None]
     assert len(holders) == 1
     assert [found.holder for found in kept.ledger.held()] == holders
@@ -104,21 +104,39 @@ def test_of_many_who_take_a_task_one_gets_it(kept: Kept) -> None:
 
 def test_who_no_longer_holds_a_task_changes_nothing(kept: Kept) -> None:
     one = kept.ledger.add(made())
-    kept.ledger.change(one.id, task.taken("slow", ("",), NOW))
-    kept.ledger.change(one.id, task.abandoned("slow", 5, NOW))
-    kept.ledger.change(one.id, task.taken("next", ("",), NOW))
-    for edit in (task.finished("slow", Outcome("failed"), NOW), task.told("slow", {"done": 1}), task.put_back("slow", "", NOW)):
+    kept.ledger.change(one.id, task.taken(Holder("slow", "1"), ("",), NOW))
+    kept.ledger.change(one.id, task.abandoned(Holder("slow", "1"), 5, NOW))
+    kept.ledger.change(one.id, task.taken(Holder("next", "1"), ("",), NOW))
+    for edit in (
+        task.finished(Holder("slow", "1"), Outcome("failed"), NOW),
+        task.told(Holder("slow", "1"), {"done": 1}),
+        task.put_back(Holder("slow", "1"), "", NOW),
+    ):
         assert kept.ledger.change(one.id, edit) is None
     found = kept.ledger.find(one.id)
     assert found is not None
     assert (found.holder, found.attempts, found.state) == ("next", 2, "created")
 
 
+def test_who_was_taken_for_dead_and_has_the_same_task_again_holds_it_once(kept: Kept) -> None:
+    one = kept.ledger.add(made())
+    first, second = Holder("me", "1"), Holder("me", "2")
+    kept.ledger.change(one.id, task.taken(first, ("",), NOW))
+    kept.ledger.change(one.id, task.abandoned(first, 5, NOW))
+    kept.ledger.change(one.id, task.taken(second, ("",), NOW))
+    for edit in (task.finished(first, Outcome("failed"), NOW), task.told(first, {"done": 1}), task.put_back(first, "", NOW)):
+        assert kept.ledger.change(one.id, edit) is None
+    assert kept.ledger.change(one.id, task.finished(second, Outcome("succeeded"), NOW)) is not None
+    (held,) = [kept.ledger.find(one.id)]
+    assert held is not None
+    assert (held.state, held.held) == ("succeeded", task.NOBODY)
+
+
 def test_work_that_was_lost_too_often_has_failed(kept: Kept) -> None:
     one = kept.ledger.add(made(callback="http://example.org/"))
     for _ in range(3):
-        kept.ledger.change(one.id, task.taken("dead", ("",), NOW))
-        kept.ledger.change(one.id, task.abandoned("dead", 3, NOW))
+        kept.ledger.change(one.id, task.taken(Holder("dead", "1"), ("",), NOW))
+        kept.ledger.change(one.id, task.abandoned(Holder("dead", "1"), 3, NOW))
     found = kept.ledger.find(one.id)
     assert found is not None
     assert (found.state, found.delivery.state, found.holder) == ("failed", "waiting", "")
@@ -126,8 +144,8 @@ def test_work_that_was_lost_too_often_has_failed(kept: Kept) -> None:
 
 def test_a_callback_that_may_have_arrived_is_not_sent_again(kept: Kept) -> None:
     one = ended(kept.ledger, kept.ledger.add(made(callback="http://example.org/")))
-    assert kept.ledger.change(one.id, task.taken("dead", ("",), NOW)) is not None
-    kept.ledger.change(one.id, task.abandoned("dead", 5, NOW))
+    assert kept.ledger.change(one.id, task.taken(Holder("dead", "1"), ("",), NOW)) is not None
+    kept.ledger.change(one.id, task.abandoned(Holder("dead", "1"), 5, NOW))
     (letter,) = kept.ledger.page(Wanted(dead=True), 10, "").tasks
     assert letter.id == one.id
     assert not letter.open
@@ -140,14 +158,14 @@ def test_a_task_is_due_at_its_moment_and_not_a_day_later_when_the_clock_is_set_b
     soon, far = kept.ledger.add(made(due=NOW + 60)), kept.ledger.add(made(due=NOW + LONGEST_PAUSE * 24))
     assert due(kept, NOW) == [far.id]
     assert set(due(kept, NOW + 60)) == {soon.id, far.id}
-    assert kept.ledger.change(soon.id, task.taken("me", ("",), NOW)) is None
-    assert kept.ledger.change(far.id, task.taken("me", ("",), NOW)) is not None
+    assert kept.ledger.change(soon.id, task.taken(Holder("me", "1"), ("",), NOW)) is None
+    assert kept.ledger.change(far.id, task.taken(Holder("me", "1"), ("",), NOW)) is not None
 
 
 def test_a_task_of_another_node_is_left_to_it(kept: Kept) -> None:
     one = kept.ledger.add(made(node="elsewhere"))
-    assert kept.ledger.change(one.id, task.taken("me", ("here", ""), NOW)) is None
-    assert kept.ledger.change(one.id, task.taken("me", ("elsewhere", ""), NOW)) is not None
+    assert kept.ledger.change(one.id, task.taken(Holder("me", "1"), ("here", ""), NOW)) is None
+    assert kept.ledger.change(one.id, task.taken(Holder("me", "1"), ("elsewhere", ""), NOW)) is not None
 
 
 def test_what_is_due_is_told_lane_by_lane_and_of_one_node_alone(kept: Kept) -> None:

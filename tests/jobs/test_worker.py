@@ -16,9 +16,10 @@ import pytest
 from redis import Redis
 
 from imgproxy import wiring
+from imgproxy.errors import StoreDown
 from imgproxy.jobs import Task
 from imgproxy.jobs.orders import Commit, Cull, Derive, Fetch, Snapshot
-from imgproxy.jobs.task import worker_of
+from imgproxy.jobs.task import Edit
 from imgproxy.jobs.worker import Worker
 from imgproxy.wiring import Desk
 from tests.jobs.farm import farm, soon
@@ -169,7 +170,7 @@ def test_an_attempt_that_was_given_up_for_dead_and_goes_on_spoils_nothing(tmp_pa
         with working(played.desk, threads=3), working(other):
             task = played.jobs.submit(Fetch(url=played.server.url("/halting/1")))
             assert soon(lambda: found(played.desk, task).running and played.server.asked["/halting/1"] == 1, 60)
-            worker = worker_of(found(played.desk, task).holder)
+            worker = found(played.desk, task).holder
 
             def given_up() -> bool:
                 client.delete(f"imgproxy:jobs:life:{worker}")  # as if it could not be reached for half a minute
@@ -181,6 +182,26 @@ def test_an_attempt_that_was_given_up_for_dead_and_goes_on_spoils_nothing(tmp_pa
             done = played.jobs.wait(task.id, 60)
         assert (done.state, done.result.get("hash")) == ("succeeded", sha256(right).hexdigest())
         assert list((tmp_path / "a/jobs/spool").iterdir()) == []
+
+
+def test_a_task_that_a_worker_has_without_knowing_of_it_is_done_all_the_same(tmp_path: Path) -> None:
+    with opened(tmp_path / "var") as desk:
+        real, lost = desk.jobs.ledger.change, threading.Event()
+
+        def unheard(id: str, edit: Edit) -> Task | None:
+            done = real(id, edit)
+            if done is not None and done.running and not lost.is_set():
+                lost.set()
+                raise StoreDown("the answer did not come")
+            return done
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(desk.jobs.ledger, "change", unheard)
+            task = desk.jobs.submit(Derive(suffixes=("-1x.png",)))
+            with working(desk):
+                assert lost.wait(60)
+                done = desk.jobs.wait(task.id, 60)
+        assert (done.state, done.attempts) == ("succeeded", 2)
 
 
 def test_a_commit_is_made_once_however_often_it_is_done(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgproxy.errors import NotAnImage, NotTheWriter
+from imgproxy.flights import Flights
 from imgproxy.meta.commits import Commit, Commits
 from imgproxy.meta.record import Record
 from imgproxy.meta.repository import Words
@@ -43,6 +46,14 @@ def uneven(here: Place) -> Iterator[Words]:
     here.base.put("odd/key", BytesIO(b"?"))
     yield words
     words.close()
+
+
+def test_a_stray_that_somebody_puts_again_just_now_is_not_deleted(uneven: Words, here: Place, tmp_path: Path) -> None:
+    flights = Flights(tmp_path / "lock")
+    sync = Sync(uneven.chain, uneven.commits, here.base, alone=partial(flights.alone, deadline=0.0), grace=-1.0)
+    with flights.alone(hash_of(20), 0.0):
+        assert sync.run(Repairs(stray="delete"))["deleted"] == len(STRAY) - 1
+    assert here.base.head(hash_of(20)) is not None
 
 
 LOST = {hash_of(number) for number in range(5, 10)}

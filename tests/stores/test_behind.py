@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
+from imgproxy.departures import Departures
 from imgproxy.errors import StoreDown, StoreFull, StoreTrouble
 from imgproxy.stores.behind import Behind
 from imgproxy.stores.fs import FsStore
@@ -35,6 +36,11 @@ class Gated(MemoryStore):
         return super().put(key, source, type=type, note=note, create=create)
 
 
+def steady(_key: str) -> bytes:
+    """Nobody forgets anything."""
+    return b""
+
+
 @pytest.fixture
 def lost() -> list[str]:
     return []
@@ -42,14 +48,14 @@ def lost() -> list[str]:
 
 @pytest.fixture
 def store(lost: list[str]) -> Iterator[Behind]:
-    store = Behind(MemoryStore(), ROOM, lambda key, _: lost.append(key))
+    store = Behind(MemoryStore(), ROOM, lambda key, _: lost.append(key), steady)
     yield store
     store.close()
 
 
 def test_what_waits_can_be_read_and_arrives() -> None:
     slow = Gated()
-    behind = Behind(slow, ROOM, lambda *_: None)
+    behind = Behind(slow, ROOM, lambda *_: None, steady)
     behind.put("a", io.BytesIO(b"data"), type="image/png", note={"w": "1"})
     blob = behind.get("a")
     assert blob is not None
@@ -65,7 +71,7 @@ def test_what_waits_can_be_read_and_arrives() -> None:
 
 def test_more_than_there_is_room_for_is_dropped_and_told() -> None:
     slow = Gated()
-    behind = Behind(slow, 10, lambda *_: None)
+    behind = Behind(slow, 10, lambda *_: None, steady)
     behind.put("a", io.BytesIO(b"12345678"))
     with pytest.raises(StoreFull):
         behind.put("b", io.BytesIO(b"123"))
@@ -86,7 +92,7 @@ def test_a_write_that_fails_is_lost_and_told_and_the_next_goes_on() -> None:
 
     slow.down = True
     slow.gate.set()
-    behind = Behind(slow, ROOM, note)
+    behind = Behind(slow, ROOM, note, steady)
     behind.put("a", io.BytesIO(b"1"))
     behind.put("b", io.BytesIO(b"2"))
     assert behind.flush(30)
@@ -96,7 +102,7 @@ def test_a_write_that_fails_is_lost_and_told_and_the_next_goes_on() -> None:
 
 def test_what_is_deleted_while_it_is_written_does_not_come_back() -> None:
     slow = Gated()
-    behind = Behind(slow, ROOM, lambda *_: None)
+    behind = Behind(slow, ROOM, lambda *_: None, steady)
     behind.put("a", io.BytesIO(b"1"))
     threading.Timer(0.1, slow.gate.set).start()
     behind.delete("a")
@@ -105,9 +111,21 @@ def test_what_is_deleted_while_it_is_written_does_not_come_back() -> None:
     behind.close()
 
 
+def test_what_another_process_has_forgotten_while_it_waited_does_not_come_back(tmp_path: Path) -> None:
+    slow, here, there = Gated(), Departures(tmp_path / "departures"), Departures(tmp_path / "departures")
+    behind = Behind(slow, ROOM, lambda *_: None, here.seen)
+    behind.put("a" * 64 + "-1x1.jpg", io.BytesIO(b"1"))
+    behind.put("b" * 64 + "-1x1.jpg", io.BytesIO(b"2"))
+    there.note("a" * 64 + "-")
+    slow.gate.set()
+    assert behind.flush(30)
+    assert [item.key[0] for item in slow.list()] == ["b"]
+    behind.close()
+
+
 def test_it_writes_in_a_forked_process_too(tmp_path: Path) -> None:
     root = tmp_path / "derived"
-    behind = Behind(FsStore(root), ROOM, lambda *_: None)
+    behind = Behind(FsStore(root), ROOM, lambda *_: None, steady)
     behind.put("a", io.BytesIO(b"1"))
     assert behind.flush(30)
     child = os.fork()

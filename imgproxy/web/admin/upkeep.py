@@ -110,7 +110,7 @@ def _sync(office: Office, asked: Syncing, author: str) -> Reply:
         if len(found) < _TOLD:
             found.append(models.Found(kind=one.kind, key=one.key))
 
-    tally = Sync(words.chain, words.commits, office.base, grace=asked.grace).run(repairs, told)
+    tally = Sync(words.chain, words.commits, office.base, alone=words.originals.alone, grace=asked.grace).run(repairs, told)
     alone = _orphans(office, found, repair=asked.repair)
     if asked.repair:
         words.farewell.say()
