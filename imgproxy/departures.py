@@ -26,7 +26,7 @@ class Departures:
     def __init__(self, path: Path) -> None:
         size = _MARKS * _BYTES
         try:
-            with path.open("a+b") as file:
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled later would end the process
                 self._marks = mmap.mmap(file.fileno(), size)
         except OSError:
