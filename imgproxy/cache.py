@@ -110,6 +110,13 @@ class Cache:
             raise trouble
         return was_there
 
+    def _forget(self, key: str) -> None:
+        """Let every tier forget one key of something that has left, as `forget` does."""
+        for tier in reversed(self._tiers):
+            with suppress(StoreTrouble):
+                tier.store.delete(key)
+            self._departures.note(key)
+
     def _found(self, key: str, tiers: Sequence[Tier]) -> Found | None:
         troubles: list[str] = []
         seen = b""
@@ -172,8 +179,7 @@ class Cache:
             except StoreTrouble:
                 troubles.append(tier.word)
         if self._departures.seen(item.key) != seen:
-            with suppress(StoreTrouble):
-                self.drop(item.key)
+            self._forget(item.key)
         return Found(Blob(item, io.BytesIO(data)), found.origin, tuple(troubles))
 
 

@@ -235,6 +235,7 @@ class Originals:
         if self._departures.seen(hash) != seen:
             with suppress(StoreTrouble):
                 copies.delete(hash)  # who asked before it left may still have what is open
+            self._departures.note(hash)
         return copy
 
     def _spooled(self, hash: str) -> Blob:

@@ -276,7 +276,7 @@ def _house(settings: Settings, shelves: _Shelves) -> House:
     pool = Pool(run, settings.limits, _plan(settings))
     flights, departures = Flights(run / "flights.lock"), Departures(run / "departures")
     base = shelves.store("base")
-    tiers = [Tier(shelf.scheme, _tier(shelf)) for shelf in settings.cache] + shelves.derived(departures)
+    tiers = [Tier(shelf.scheme, _tier(shelf, departures)) for shelf in settings.cache] + shelves.derived(departures)
     cache = Cache(tiers, flights, departures, max(1, int(settings.threads * _WAITING_SHARE)))
     originals = Originals(base, shelves.copies(), flights, departures, Quarantine(run / "quarantine", _rotten), run)
     marks = {id: (mark.mark, mark.path.read_bytes()) for id, mark in settings.marks.items()}
@@ -410,11 +410,11 @@ def _without_warnings(prepare: Callable[[], None]) -> list[str]:
     return []
 
 
-def _tier(shelf: Shelf) -> Store:
+def _tier(shelf: Shelf, departures: Departures) -> Store:
     if shelf.scheme == "disk":
         return DiskTier(Path(shelf.path), EDITION, shelf.size)
     if shelf.scheme == "memory":
-        return MemoryStore(shelf.size)
+        return MemoryStore(shelf.size, departures.seen)
     try:
         from imgproxy.stores.redis import RedisTier, Terms
     except ModuleNotFoundError as error:

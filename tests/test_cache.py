@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -305,6 +305,43 @@ def test_what_was_met_far_away_before_it_was_forgotten_there_is_not_kept_near(tm
         go.set()
         assert content(reading.result()) == b"old"
     assert near.head(key) is None
+
+
+def test_what_is_met_far_away_before_a_late_keeper_forgets_it_again_is_not_kept_near(tmp_path: Path) -> None:
+    departures, met, go = Departures(tmp_path / "departures"), threading.Event(), threading.Event()
+    far, key = MemoryStore(), "a" * 64 + "-1x1.jpg"
+
+    class Slow(MemoryStore):
+        def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
+            met.set()
+            assert go.wait(30)
+            return super().put(key, source)
+
+    class Teaching(MemoryStore):
+        """Far away; while something is put there, somebody meets it."""
+
+        def put(self, key: str, source: BinaryIO, *, type: str = "", note: Mapping[str, str] | None = None, create: bool = False) -> bool:
+            far.put(key, source)
+            reading.append(threads.submit(cache(tmp_path, slow, far).find, key))
+            return met.wait(30)
+
+        def delete(self, key: str) -> bool:
+            return far.delete(key)
+
+    slow = Slow()
+    reading: list[Future[Found | None]] = []
+    with ThreadPoolExecutor(1) as threads:
+        late = cache(tmp_path, MemoryStore(), Teaching())
+
+        def forgotten_meanwhile() -> bytes:
+            departures.note(key)
+            return b"made"
+
+        late.fetch(Kitchen(forgotten_meanwhile).recipe(key)).blob.close()
+        assert far.head(key) is None
+        go.set()
+        assert content(reading[0].result()) == b"made"
+    assert slow.head(key) is None
 
 
 def test_departures_are_seen_by_all_processes_and_without_a_place_by_one(tmp_path: Path) -> None:

@@ -238,6 +238,20 @@ def undelivered(holder: Holder, error: str, due: float | None) -> Edit:
     return edit
 
 
+def refused(holder: Holder) -> Edit:
+    """It was taken by somebody who never heard of it: nobody was at it."""
+
+    def edit(task: Task) -> Task | None:
+        if task.held != holder:
+            return None
+        if not task.finished:
+            return _held(task, NOBODY, attempts=task.attempts - 1)
+        waiting = replace(task.delivery, state="waiting", attempts=task.delivery.attempts - 1)
+        return _held(task, NOBODY, delivery=waiting)
+
+    return edit
+
+
 def abandoned(holder: Holder, most: int, now: float) -> Edit:
     """The holder is dead: work is done again, unless it was lost too often; a callback that may have arrived is not sent again."""
 

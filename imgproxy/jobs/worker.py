@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Worker:
         self._stopping = threading.Event()
         self._asking = {lane: threading.Lock() for lane in (LANES, LANES[:1])}
         self._at: set[str] = set()
+        self._unheard: deque[str] = deque(maxlen=_MANY)
         self._name = ""
 
     def run(self, grace: float) -> bool:
@@ -148,7 +150,7 @@ class Worker:
         token = token_hex(4)
         self._at.add(token)
         try:
-            found = self._ledger.change(id, task.taken(Holder(self._name, token), self._queue.nodes, time.time()))
+            found = self._taken(id, Holder(self._name, token))
             if found is None:
                 return
             if found.finished:
@@ -157,6 +159,13 @@ class Worker:
                 self._work(found)
         finally:
             self._at.discard(token)
+
+    def _taken(self, id: str, holder: Holder) -> Task | None:
+        try:
+            return self._ledger.change(id, task.taken(holder, self._queue.nodes, time.time()))
+        except BaseException:
+            self._unheard.append(holder.token)  # it may be ours all the same
+            raise
 
     def _work(self, one: Task) -> None:
         try:
@@ -271,11 +280,15 @@ class Worker:
                 lives[one.holder] = self._life.lives(one.holder)
             if lives.get(one.holder):
                 continue
-            changed = self._ledger.change(one.id, task.abandoned(one.held, self._terms.attempts, time.time()))
-            if changed is not None:
+            unheard = one.holder == self._name and one.token in self._unheard
+            edit = task.refused(one.held) if unheard else task.abandoned(one.held, self._terms.attempts, time.time())
+            changed = self._ledger.change(one.id, edit)
+            if changed is None:
+                continue
+            if not unheard:
                 self._told("a worker was lost", {"worker": one.holder, "task": one.id, "state": changed.state})
-                if changed.open:
-                    self._queue.push(changed)
+            if changed.open:
+                self._queue.push(changed)
         self._life.sweep()
 
     def _find_lost(self) -> None:

@@ -150,9 +150,11 @@ class Behind:
                 self._writing = key
             time.sleep(min(_AFTER_YOU, max(0.0, waiting.since + _AFTER_YOU - time.time())))
             try:
-                self._store.put(key, io.BytesIO(waiting.data), type=waiting.type, note=waiting.note)
-                if self._mark(key) != waiting.mark:
-                    self._store.delete(key)
+                try:
+                    self._store.put(key, io.BytesIO(waiting.data), type=waiting.type, note=waiting.note)
+                finally:  # a store may have taken what it did not answer
+                    if self._mark(key) != waiting.mark:
+                        self._store.delete(key)
             except StoreTrouble as error:
                 self._lost(key, error)
                 time.sleep(0.05)  # a store in trouble is not helped by haste

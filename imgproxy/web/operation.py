@@ -200,18 +200,26 @@ def _asked(
     headers = {name.lower(): value for name, value in req.headers.items()}
     if operation.body is None:
         return Asked(who, parts, query, None, headers, media), None
-    if operation.optional and not req.content_length and "HTTP_TRANSFER_ENCODING" not in req.env:
-        return Asked(who, parts, query, operation.body(), headers, media), None
     upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, JSON_BYTES)
-    if "*/*" not in upload.media and media not in upload.media:
-        raise errors.WrongType(f"expected {' or '.join(filter(None, upload.media))}")
+    right = "*/*" in upload.media or media in upload.media
+    if not right and not operation.optional:
+        raise _wrong(upload)
     body = Body(req.env, upload.most, seconds)
     if upload is operation.body:
         return Asked(who, parts, query, body, headers, req.content_type or ""), body
     try:
-        return Asked(who, parts, query, read_json(operation.body, body.read()), headers, media), None
+        data = body.read()
     finally:
         body.close()
+    if operation.optional and not data:
+        return Asked(who, parts, query, operation.body(), headers, media), None
+    if not right:
+        raise _wrong(upload)
+    return Asked(who, parts, query, read_json(operation.body, data), headers, media), None
+
+
+def _wrong(upload: Upload) -> errors.WrongType:
+    return errors.WrongType(f"expected {' or '.join(filter(None, upload.media))}")
 
 
 def read_query(kind: type[msgspec.Struct], text: str) -> Any:

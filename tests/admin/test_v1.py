@@ -196,6 +196,7 @@ def test_what_is_missing_is_told_and_generated(server: Server, elsewhere: Strang
     assert public(server, f"/{hashes[1]}-20x20.png").tier == "disk"
     told = server.ask("POST", "/v1/operations/thumbnails/generate", {"callback": elsewhere.url("/ear")}).json
     assert soon(lambda: server.ask("GET", f"/v1/tasks/{told['id']}").json["delivery"]["state"] == "delivered", 60)
+    assert server.ask("POST", "/v1/operations/thumbnails/generate", iter([])).status == 202
     chunked = iter([b'{"callback": "gopher://x.test/"}'])
     assert server.ask("POST", "/v1/operations/thumbnails/generate", chunked, Content_Type="application/json").status == 422
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from imgproxy.departures import Departures
 from imgproxy.stores.memory import MemoryStore
 from tests.stores.conformance import TestConformance as TestConformance
 from tests.stores.conformance import body, keys
@@ -88,3 +90,15 @@ def test_a_closed_store_has_let_go_of_everything() -> None:
     assert keys(store) == []
     store.put("b", io.BytesIO(b"x" * 10))
     assert keys(store) == ["b"]
+
+
+def test_what_another_process_has_forgotten_is_forgotten_here(tmp_path: Path) -> None:
+    here, there = Departures(tmp_path / "departures"), Departures(tmp_path / "departures")
+    store = MemoryStore(100, here.seen)
+    for key in ("a" * 64 + "-1x1.jpg", "b" * 64 + "-1x1.jpg"):
+        store.put(key, io.BytesIO(b"1"))
+    there.note("a" * 64 + "-")
+    assert store.get("a" * 64 + "-1x1.jpg") is None
+    assert store.head("b" * 64 + "-1x1.jpg") is not None
+    store.put("a" * 64 + "-1x1.jpg", io.BytesIO(b"2"))
+    assert store.get("a" * 64 + "-1x1.jpg") is not None
