@@ -278,7 +278,9 @@ def test_what_was_acknowledged_is_there_after_all_that_and_nothing_by_half(far: 
     assert kept >= set(far.load.known)
     wrong = [name for name in kept if not any(is_right(far, base, name, f"{name}.png") for _ in range(3))]
     assert wrong == [], "a rotten copy is put away by its first reader, or its second"
-    made = random.Random(4).sample([item.key for item in derived.list()], 200)
+    there = [item.key for item in derived.list()]
+    made = random.Random(4).sample(there, min(len(there), 200))  # how many there are depends on how fast this machine is
+    assert len(made) > 50
     assert [name for name in made if not is_right(far, derived, name, name)] == []
 
 

@@ -19,7 +19,7 @@ from imgproxy import wiring
 from imgproxy.errors import StoreDown
 from imgproxy.jobs import Task
 from imgproxy.jobs.orders import Commit, Cull, Derive, Fetch, Snapshot
-from imgproxy.jobs.task import Edit
+from imgproxy.jobs.task import Edit, abandoned
 from imgproxy.jobs.worker import Worker
 from imgproxy.wiring import Desk
 from tests.jobs.farm import farm, soon
@@ -165,18 +165,15 @@ def test_an_attempt_that_was_given_up_for_dead_and_goes_on_spoils_nothing(tmp_pa
             enough.wait(100)
         asked.wfile.write(right[50:])
 
-    with farm(tmp_path / "a", **shared) as played, opened(tmp_path / "b", **shared) as other, Redis.from_url(redis_url) as client:
+    with farm(tmp_path / "a", **shared) as played, opened(tmp_path / "b", **shared) as other:
         played.server.habits["halting"] = halting
-        with working(played.desk, threads=3), working(other):
+        with working(played.desk, threads=3):
             task = played.jobs.submit(Fetch(url=played.server.url("/halting/1")))
             assert soon(lambda: found(played.desk, task).running and played.server.asked["/halting/1"] == 1, 60)
-            worker = found(played.desk, task).holder
-
-            def given_up() -> bool:
-                client.delete(f"imgproxy:jobs:life:{worker}")  # as if it could not be reached for half a minute
-                return found(played.desk, task).attempts > 1 or "was lost" in found(played.desk, task).error
-
-            assert soon(given_up, 60)
+            # What another node does that has not heard of this worker for half a minute.
+            given_up = other.jobs.ledger.change(task.id, abandoned(found(other, task).held, 5, time.time()))
+            assert given_up is not None
+            other.jobs.queue.push(given_up)
             assert soon(lambda: "an earlier attempt is still at it" in found(played.desk, task).error, 60)
             enough.set()
             done = played.jobs.wait(task.id, 60)
