@@ -27,7 +27,7 @@ def test_every_fetch_ends_in_its_right_state_and_is_heard_once(tmp_path: Path, p
 @pytest.mark.timeout(300)
 def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     """Four times, at a moment when tasks are under way."""
-    with farm(tmp_path / "data") as played:
+    with farm(tmp_path / "data", IMG_FETCH_SECONDS="3") as played:
         ordered = played.order(len(HABITS) * 2)
         for _ in range(4):
             with played.working() as worker:
