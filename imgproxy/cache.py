@@ -106,16 +106,10 @@ class Cache:
                 was_there |= tier.store.delete(key)
             except StoreTrouble as error:
                 trouble = error
+            self._departures.note(key)
         if trouble is not None:
             raise trouble
         return was_there
-
-    def _forget(self, key: str) -> None:
-        """Let every tier forget one key of something that has left, as `forget` does."""
-        for tier in reversed(self._tiers):
-            with suppress(StoreTrouble):
-                tier.store.delete(key)
-            self._departures.note(key)
 
     def _found(self, key: str, tiers: Sequence[Tier]) -> Found | None:
         troubles: list[str] = []
@@ -179,7 +173,8 @@ class Cache:
             except StoreTrouble:
                 troubles.append(tier.word)
         if self._departures.seen(item.key) != seen:
-            self._forget(item.key)
+            with suppress(StoreTrouble):
+                self.drop(item.key)  # by its name: a listing may not have it yet
         return Found(Blob(item, io.BytesIO(data)), found.origin, tuple(troubles))
 
 

@@ -1,9 +1,11 @@
 """Departures: what has left a node, so that what was begun before does not bring it back.
 
 Whoever copies or makes something looks here first and once more when it is kept: if the mark has changed, something of that name has
-been forgotten meanwhile, and what was kept is forgotten, too. So whoever forgets does so first, from far to near, and each time notes it
-before anything nearer is forgotten. A mark is eight bytes of a small file that all processes of a node see, and
-stands for many names: now and then something is forgotten for nothing, and made again.
+been forgotten meanwhile, and what was kept is forgotten, too. Whoever forgets goes from far to near, and notes each place that has
+forgotten before the next: who met it there, and would keep it nearer, hears of it.
+
+A mark is eight bytes of a small file that all processes of a node see, and stands for many names: now and then something is forgotten for
+nothing, and made again.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _waited(file: int, lock: bytes, deadline: float) -> bool:
     pause = _FIRST_PAUSE
     while not _locked(file, lock):
         if time.monotonic() > deadline:
-            raise Busy("another process is still making the picture")
+            raise Busy("somebody else is still at it")
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
     return pause > _FIRST_PAUSE

@@ -62,6 +62,7 @@ class Bench:
     @cached_property
     def shop(self) -> Shop:
         """For whoever works."""
+        from imgproxy.flights import Flights
         from imgproxy.jobs.shop import Shop
 
         settings, parts, spool = self._settings, self._parts, self._place / "spool"
@@ -75,6 +76,7 @@ class Bench:
             far=parts.far,
             window=self._window(),
             spool=spool,
+            flights=Flights(self._place / "flights.lock"),
             presets=presets_of(settings),
             hands=settings.renderers or os.cpu_count() or 1,
             kept=settings.tasks_kept,

@@ -5,21 +5,18 @@ An attempt whose worker was taken for dead may still be at it: the next one leav
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from imgproxy.errors import Busy, CannotRead, CannotWrite, Damaged, Impossible, Missing, TooMuch
+from imgproxy.errors import CannotRead, CannotWrite, Damaged, Impossible, Missing, TooMuch
 from imgproxy.grammar import parse
 from imgproxy.jobs import suffixes_of
 from imgproxy.jobs.orders import Fetch
 from imgproxy.jobs.shop import Shop, Tell
 from imgproxy.jobs.task import Outcome
 from imgproxy.picture import MEDIA_TYPES
-from imgproxy.stores.files import spoken
 
 CANNOT_BE = (CannotRead, CannotWrite, Damaged, Impossible, Missing, TooMuch)
 """What keeps a rendition from ever being made; anything else may pass."""
@@ -31,7 +28,7 @@ _LEFT_ALONE = 86_400.0
 def fetch(order: Fetch, task: str, shop: Shop, tell: Tell) -> Outcome:
     """Bring a picture into a session, with its words and its renditions."""
     file = shop.spool / task
-    with _alone(file):
+    with shop.flights.alone(task, time.monotonic()):
         return _fetched(order, file, shop, tell)
 
 
@@ -76,26 +73,6 @@ def drop(file: Path) -> None:
     """Forget what was fetched into a file."""
     for path in (file, file.with_name(f"{file.name}.note")):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Be the only one who fetches into a file, or raise `Busy`."""
-    path = file.with_name(f"{file.name}.lock")
-    with spoken():
-        lock = path.open("ab")
-    with lock:
-        with spoken():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Busy("an earlier attempt is still at it") from error
-        if os.fstat(lock.fileno()).st_nlink == 0:
-            raise Busy("an earlier attempt has just ended")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def sweep(spool: Path) -> int:

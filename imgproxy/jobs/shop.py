@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from imgproxy.fetch import Window
+from imgproxy.flights import Flights
 from imgproxy.images import Images
 from imgproxy.jobs.missing import Renditions
 from imgproxy.meta.repository import Words
@@ -22,8 +23,8 @@ Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 class Shop:
     """The services of one node, for whoever works: `renditions` says which renditions there are.
 
-    `far` keeps them for other nodes, if there is one; `hands` how many renditions are made at a time, `kept` for how many
-    seconds finished tasks are remembered.
+    `flights` keeps two attempts at one fetch apart. `far` keeps renditions for other nodes, if there is one; `hands` how many are made
+    at a time, `kept` for how many seconds finished tasks are remembered.
     """
 
     images: Images
@@ -34,6 +35,7 @@ class Shop:
     far: Store | None
     window: Window
     spool: Path
+    flights: Flights
     presets: Mapping[str, str]
     hands: int
     kept: float

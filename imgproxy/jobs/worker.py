@@ -96,8 +96,8 @@ class Worker:
         self._surprised = surprised
         self._stopping = threading.Event()
         self._asking = {lane: threading.Lock() for lane in (LANES, LANES[:1])}
-        self._at: set[str] = set()
-        self._unheard: deque[str] = deque(maxlen=_MANY)
+        self._at: set[str] = set()  # the tokens of what our threads are at
+        self._unheard: deque[str] = deque(maxlen=_MANY)  # those that a ledger in trouble may have given us without saying so
         self._name = ""
 
     def run(self, grace: float) -> bool:

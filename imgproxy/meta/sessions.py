@@ -115,9 +115,10 @@ class Sessions:
         """
         with self._changing(session) as db:
             seen = _seen(db, session, record.hash)
-            known = seen or (None if edits else _live(db, record.hash))
-            if known is not None and not edits:
-                return known
+            if not edits:
+                known = seen or _live(db, record.hash)
+                if known is not None:
+                    return known
             shown = record if seen is None else edited(seen, said)
             stage(db, session.key, [Change(record.hash, shown, 0 if seen is None else None)])
             return shown
