@@ -12,8 +12,9 @@ import pytest
 
 from tests.plain import png, written
 from tests.serving import COMMAND, environment
+from tests.swift_fixtures import swift_box
 from tests.swift_fixtures import swift_box_1 as swift_box_1
-from tests.swiftbox import ROOT, SwiftBox
+from tests.swiftbox import ROOT, Shape, SwiftBox
 from tests.swiftbox.here import shelf
 
 
@@ -55,3 +56,15 @@ def test_a_shape_that_it_has_not_is_refused() -> None:
     )
     assert done.returncode == 1
     assert "1 or 4" in done.stderr
+
+
+def test_nobody_else_is_given_the_ports_of_servers_that_are_away() -> None:
+    with swift_box(Shape()) as box:
+        ports = {name: said["port"] for name, said in box.ctl("ps").items()}
+        for name in ports:
+            box.ctl("kill", name)
+        other = swift_box(Shape(base_port=ports["object1"], port=ports["proxy"]))
+        with pytest.raises(RuntimeError, match="another box"), other:
+            pass
+        for name in ports:
+            box.ctl("start", name)

@@ -65,9 +65,9 @@ class SwiftBox:
                 self._start()
             except RuntimeError as error:
                 # Somebody was faster at a port of its own choice: another one will do.
+                shutil.rmtree(self.directory, ignore_errors=True)
                 if not left or "in use" not in str(error) or self._shape.port:
                     raise
-                shutil.rmtree(self.directory, ignore_errors=True)
             else:
                 break
         return self
@@ -101,7 +101,7 @@ class SwiftBox:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            self._process.wait()
+            self._process.communicate()
             raise RuntimeError("Swift did not start: " + said.read_text()[-2000:])
         self.info = json.loads(line)
 

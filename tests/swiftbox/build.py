@@ -25,6 +25,17 @@ def ports(base: int, node: int) -> dict[str, int]:
     return {kind: base + 10 * (node - 1) + place for place, kind in enumerate(KINDS)}
 
 
+def claimed(base: int) -> _socket.socket | None:
+    """The ports of a box from `base` on are its own while this is open, even those of servers that are away; None if they are another's."""
+    claim = _socket.socket(_socket.AF_UNIX)
+    try:
+        claim.bind(f"\0swiftbox-{base}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
 def port_is_free(port: int) -> bool:
     """Whether nobody listens there."""
     line = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
