@@ -86,30 +86,29 @@ class Cache:
             self._places.release()
 
     def forget(self, prefix: str) -> None:
-        """Remove from every tier what begins with `prefix`, the farthest first; a tier in trouble will forget by itself.
-
-        Whoever met it there before, to teach it to a nearer one, hears of the departure before that one is asked.
-        """
-        for tier in reversed(self._tiers):
-            with suppress(StoreTrouble):
-                sweep(tier.store, prefix)
-            self._departures.note(prefix)
+        """Remove from every tier what begins with `prefix`."""
+        self._each(prefix, lambda store: sweep(store, prefix))
 
     def drop(self, key: str) -> bool:
-        """Remove one key from every tier, the farthest first, so that none learns it again from another; whether any had it.
+        """Remove one key from every tier; whether any had it."""
+        return any(self._each(key, lambda store: store.delete(key)))
 
-        Raise what the last tier in trouble could not do, when the others are done.
+    def _each(self, prefix: str, remove: Callable[[Store], int]) -> list[int]:
+        """What every tier says that removes something, the farthest first, so that none learns it again from another.
+
+        Whoever met it there before, to teach it to a nearer one, hears of the departure before that one is asked. Raise what the last
+        tier in trouble could not do, when the others are done.
         """
-        was_there, trouble = False, None
+        said, trouble = list[int](), None
         for tier in reversed(self._tiers):
             try:
-                was_there |= tier.store.delete(key)
+                said.append(remove(tier.store))
             except StoreTrouble as error:
                 trouble = error
-            self._departures.note(key)
+            self._departures.note(prefix)
         if trouble is not None:
             raise trouble
-        return was_there
+        return said
 
     def _found(self, key: str, tiers: Sequence[Tier]) -> Found | None:
         troubles: list[str] = []

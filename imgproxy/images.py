@@ -158,7 +158,10 @@ class Images:
         return self._originals.alone(hash, time.monotonic() + (self._patience.seconds if patience is None else patience))
 
     def remove(self, hash: str) -> bool:
-        """Remove an original, and all that was made of it; False if there was none."""
+        """Remove an original, and all that was made of it; False if there was none.
+
+        Raise what a store or a tier in trouble could not do: to be done again, or what that tier has is still seen.
+        """
         was_there = self._originals.remove(hash)
         self._cache.forget(f"{hash}-")
         return was_there

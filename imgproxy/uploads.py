@@ -21,6 +21,7 @@ from imgproxy.meta.sessions import DEFAULT, Session
 from imgproxy.picture import Study
 
 _PATIENCE = 30.0
+_LEAVING = 5.0
 _LOOK = 0.05
 _ANY = Record("0" * 64, "png", 1, 1, 1)
 """Nobody in particular."""
@@ -52,7 +53,17 @@ class Uploads:
         edited(_ANY, said)
         sums = sums or self._images.sums(file)
         with self._images.alone(sums.sha256):
+            self._let_leave(sums.sha256)
             return self._kept(file, session, said, sums, edits=edits)
+
+    def _let_leave(self, hash: str) -> None:
+        """Let another node remove an original whose deletion it has just committed, or it would take away the one that comes now.
+
+        If that takes long, so be it: should the new one be lost, its commit says so.
+        """
+        until = time.monotonic() + _LEAVING
+        while self._words.follower.leaving(hash) and time.monotonic() < until:
+            time.sleep(_LOOK)
 
     def _kept(self, file: BinaryIO, session: Session, said: Mapping[str, object], sums: Sums, *, edits: bool) -> Uploaded:
         sessions = self._words.sessions

@@ -226,14 +226,7 @@ def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Pr
     purges = purges_of(settings)
     purges.start()
 
-    def remove(hash: str) -> None:
-        house.images.remove(hash)
-        purges.add(hash)
-
-    def forget(hash: str) -> None:
-        house.images.forget(hash)
-        purges.add(hash)
-
+    remove, forget = (_letting_go(how, purges) for how in (house.images.remove, house.images.forget))
     originals = WordsOriginals(absent_from(house.base), remove, forget, partial(house.images.alone, patience=0.0))
     terms = Terms(
         holder=f"{socket.gethostname()}:{settings.data}",
@@ -245,6 +238,24 @@ def _furnished(settings: Settings, shelves: _Shelves, house: House, progress: Pr
     renditions = far if far is not None else _shelf_of(house, settings)
     parts = Parts(terms.holder, house.images, words, uploads, house.base, renditions, far)
     return Desk(house, words, uploads, meta, purges, Bench(settings, parts))
+
+
+def _letting_go(how: Callable[[str], object], purges: Purges) -> Callable[[str], None]:
+    """Let go of an original, and tell caches in front: when that is done, and once before, should a store or a tier be in the way."""
+    told: set[str] = set()
+
+    def let_go(hash: str) -> None:
+        try:
+            how(hash)
+        except StoreTrouble:
+            if hash not in told:
+                told.add(hash)
+                purges.add(hash)
+            raise
+        told.discard(hash)
+        purges.add(hash)
+
+    return let_go
 
 
 def _shelf_of(house: House, settings: Settings) -> Store:

@@ -245,8 +245,19 @@ def test_forgetting_takes_what_was_made_of_one_original_and_nothing_else(tmp_pat
     for store in (near, far):
         for key in ("a-1x1.jpg", "a-2x2.jpg", "ab-1x1.jpg"):
             store.put(key, io.BytesIO(b"x"))
-    cache(tmp_path, near, Broken(), far).forget("a-")
+    cache(tmp_path, near, far).forget("a-")
     assert [item.key for item in near.list()] == [item.key for item in far.list()] == ["ab-1x1.jpg"]
+
+
+def test_a_tier_that_cannot_forget_is_told_of_when_the_others_have_forgotten(tmp_path: Path) -> None:
+    near, far = MemoryStore(), MemoryStore()
+    tiers = cache(tmp_path, near, Broken(), far)
+    for remove, key in ((tiers.forget, "a-"), (tiers.drop, "a-1x1.jpg")):
+        for store in (near, far):
+            store.put("a-1x1.jpg", io.BytesIO(b"x"))
+        with pytest.raises(StoreDown):
+            remove(key)
+        assert list(near.list()) == list(far.list()) == []
 
 
 def test_what_is_being_made_when_its_original_leaves_is_kept_nowhere(tmp_path: Path) -> None:

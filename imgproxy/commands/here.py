@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import click
+
 from imgproxy.client import Commit, Difference, Found, Kept, Record, Session, Synced, Task, Verified
 from imgproxy.client.answers import value_of
 from imgproxy.errors import BadRecord, Missing, NoTask
@@ -132,11 +134,20 @@ class Here:
         """Make all of a session live."""
         self._writes = True
         made = self._words.commits.commit(self._words.sessions.find(session).id, author, message)
+        return self._made(made)
+
+    def _made(self, made: Made | None) -> Commit | None:
+        """What follows from a commit, and what is told of it."""
         if made is not None:
-            self._words.farewell.say()
+            self._let_go()
             if self._words.snapshots.due():
                 self._words.snapshots.take()
         return _commit(made)
+
+    def _let_go(self) -> None:
+        hindered = self._words.farewell.begin()
+        if hindered:
+            click.echo(f"warning: {hindered}", err=True)
 
     def commits(self, most: int | None = None, of: str = "") -> Iterator[Commit]:
         """The newest commits, or those that made a record what it is."""
@@ -150,7 +161,7 @@ class Here:
     def revert(self, n: int, *, author: str = "") -> Commit | None:
         """Go back on a commit by a new one."""
         self._writes = True
-        return _commit(self._words.commits.undo(n, self._words.sessions, author))
+        return self._made(self._words.commits.undo(n, self._words.sessions, author))
 
     # ---- upkeep
 
@@ -172,7 +183,7 @@ class Here:
         sync = Sync(words.chain, words.commits, self._desk.house.base, alone=words.originals.alone, grace=grace)
         tally = sync.run(repairs, lambda one: told(Found(one.kind, one.key)), self._passing)
         alone = self._orphans(told, repair=repair)
-        self._words.farewell.say()
+        self._let_go()
         return Synced({**tally.numbers, "orphan": alone}, not any(tally[kind] for kind in ("lost", "stray", "odd")))
 
     def _orphans(self, told: Callable[[Found], object], *, repair: bool) -> int:

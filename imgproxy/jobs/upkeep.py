@@ -18,10 +18,10 @@ def commit(order: Commit, _task: str, shop: Shop, _tell: Tell) -> Outcome:
     made = words.commits.commit(order.session, order.author, order.message)  # of a session that is committed already, the same commit
     if made is None:
         return Outcome("succeeded", {"n": None})
-    words.farewell.say()
+    hindered = words.farewell.begin()
     if words.snapshots.due():
         words.snapshots.take()
-    return Outcome("succeeded", {"n": made.n, "changes": made.changes})
+    return Outcome("warning" if hindered else "succeeded", {"n": made.n, "changes": made.changes}, hindered)
 
 
 def sync(order: Sync, _task: str, shop: Shop, tell: Tell) -> Outcome:
@@ -42,11 +42,13 @@ def sync(order: Sync, _task: str, shop: Shop, tell: Tell) -> Outcome:
         tell(numbers)
         if order.repair and shop.far is not None:
             shop.far.delete(key)
-    words.farewell.say()
+    hindered = words.farewell.begin()
     result = {**tally.numbers, "orphan": numbers["orphan"], "differences": found}
     wrong = sum(tally[kind] for kind in ("lost", "stray", "odd"))
     open_ones = wrong - tally["dropped"] - tally["deleted"] - tally["adopted"]
-    return Outcome("warning" if open_ones else "succeeded", result, f"{open_ones} differences are left" if open_ones else "")
+    left = [f"{open_ones} differences are left"] if open_ones else []
+    why = "; ".join(left + [hindered] * bool(hindered))
+    return Outcome("warning" if why else "succeeded", result, why)
 
 
 def verify(order: Verify, _task: str, shop: Shop, tell: Tell) -> Outcome:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
+from imgproxy.errors import Error, StoreTrouble
 from imgproxy.meta.absent import Absent
 from imgproxy.meta.alone import Alone, undisturbed
 from imgproxy.meta.chain import Chain
@@ -52,6 +53,7 @@ class Farewell:
         self._alone = alone
         self._page = page
         self._seconds = seconds
+        self._after = b""
 
     def waiting(self) -> int:
         """How many originals are still to be let go of, beside those that a session has taken up again."""
@@ -62,36 +64,57 @@ class Farewell:
         """Let go of everything that waits and that nobody has taken up again; how many they were.
 
         No commit happens during a part: what a session adds again is either seen here, or its commit finds the original missing; of an
-        upload to this node it is always seen. Between parts a commit may.
+        upload to this node it is always seen. Between parts a commit may. One that a store in trouble keeps holds up the others of its
+        part no longer than that lasts; the trouble is raised when the part is done, and the next one begins where this one ended.
         """
-        count, after = 0, b""
+        count = 0
         while True:
             with self._chain.alone():
                 self._first()
-                said, after = self._some(after)
+                said, more = self._some()
             count += said
-            if not said or not after:  # where it is time for none, the others are looked at the next time
+            if not said or not more:  # where it is time for none, the others are looked at the next time
                 return count
             time.sleep(_PAUSE)
 
-    def _some(self, after: bytes) -> tuple[int, bytes]:
-        """A part, of what comes after that hash: how many were let go of, and after which hash the next one begins, if any."""
+    def begin(self, most: int | None = None) -> str:
+        """Let go of what can be let go of now, unless that are more than `most`; what is in the way of it, if anything.
+
+        What is left is let go of later.
+        """
+        try:
+            count = self.waiting()
+            if count and (most is None or count <= most):
+                self.say()
+        except Error as error:
+            return f"deleted originals are not removed yet: {error}"
+        return ""
+
+    def _some(self) -> tuple[int, bool]:
+        """A part: how many were let go of, and whether there is more behind it."""
         until = time.monotonic() + self._seconds
         with self._chain.database.reading() as db:
-            rows = db.execute(f"SELECT hash {_FREE} AND hash > ? ORDER BY hash LIMIT ?", (after, self._page)).fetchall()
+            rows = db.execute(f"SELECT hash {_FREE} AND hash > ? ORDER BY hash LIMIT ?", (self._after, self._page)).fetchall()
         last = rows[-1][0] if len(rows) == self._page else b""
         said: list[bytes] = []
+        trouble: StoreTrouble | None = None
         try:
             for hash in self._which([hash.hex() for (hash,) in rows]):
-                if self._is_let_go(hash):
-                    said.append(bytes.fromhex(hash))
+                try:
+                    if self._is_let_go(hash):
+                        said.append(bytes.fromhex(hash))
+                except StoreTrouble as error:
+                    trouble = error
                 if time.monotonic() > until:
                     last = bytes.fromhex(hash)
                     break
+            self._after = last
         finally:
             with self._chain.database.writing() as db:
                 db.executemany("DELETE FROM gone WHERE hash = ?", [(hash,) for hash in said])
-        return len(said), last
+        if trouble is not None:
+            raise trouble
+        return len(said), bool(last)
 
     def _is_let_go(self, hash: str) -> bool:
         """Let go of one, unless somebody has taken it up again, or does so just now."""

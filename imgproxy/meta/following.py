@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from imgproxy.meta.absent import Absent
 from imgproxy.meta.chain import Chain
 from imgproxy.meta.farewell import Farewell
+from imgproxy.meta.staging import binary
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,19 @@ class Progress:
 class Follower:
     """A copy that follows the commits; call `poll` every few seconds."""
 
-    def __init__(self, chain: Chain, farewell: Farewell, *, writing: Callable[[], bool] = lambda: False, most: int = 100) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        farewell: Farewell,
+        *,
+        absent: Absent = lambda hashes: hashes,
+        writing: Callable[[], bool] = lambda: False,
+        most: int = 100,
+    ) -> None:
         self._chain = chain
-        self._writing = writing
         self._farewell = farewell
+        self._absent = absent
+        self._writing = writing
         self._most = most
         self._level = time.monotonic()
 
@@ -46,6 +57,12 @@ class Follower:
         if level:
             self._level = asked
         return Progress(applied, 0 if self._writing() else self._farewell.say(), level)
+
+    def leaving(self, hash: str) -> bool:
+        """Whether another node, the writing one, is about to remove that original from the store."""
+        with self._chain.database.reading() as db:
+            gone = db.execute("SELECT 1 FROM gone WHERE hash = ?", (binary(hash),)).fetchone() is not None
+        return gone and not self._writing() and not list(self._absent([hash]))
 
     def lag(self) -> float:
         """For how many seconds this copy may have been behind."""

@@ -92,6 +92,8 @@ def open_words(
         Search(booted.database),
         Snapshots(chain, every=terms.snapshot_every, reached=reached),
         Farewell(chain, originals.remove, first=lambda: (lease.renew(), commits.catch_up()), alone=originals.alone),
-        Follower(chain, Farewell(chain, originals.forget, which=originals.absent, page=_LOOKED_AT), writing=lease.mine),
+        Follower(
+            chain, Farewell(chain, originals.forget, which=originals.absent, page=_LOOKED_AT), absent=originals.absent, writing=lease.mine
+        ),
         originals,
     )

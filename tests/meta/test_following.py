@@ -116,22 +116,34 @@ def test_a_deleted_original_leaves_the_store_after_its_commit(words: Words, here
     assert here.base.head(hash_of(2)) is not None
 
 
-def test_what_could_not_be_removed_is_tried_again(words: Words) -> None:
-    commit(words, record(1), record(2))
-    deleted(words, 1, 2)
-    tried: list[str] = []
+@pytest.mark.parametrize("page", [1, 2, 3, 500])
+def test_what_could_not_be_removed_is_tried_again_and_holds_up_no_other(words: Words, page: int) -> None:
+    commit(words, *map(record, range(5)))
+    deleted(words, *range(5))
+    bad, tried = sorted(map(hash_of, range(5)))[:2], list[str]()
+    broken = set(bad)
 
-    def broken(hash: str) -> None:
+    def let_go(hash: str) -> None:
         tried.append(hash)
-        if len(tried) == 2:
+        if hash in broken:
             raise StoreDown("cut")
 
-    farewell = Farewell(words.chain, broken)
-    with pytest.raises(StoreDown):
-        farewell.say()
-    assert farewell.waiting() == 1
-    assert farewell.say() == 1
-    assert len(set(tried)) == 2
+    farewell = Farewell(words.chain, let_go, page=page)
+    told = [farewell.begin() for _ in range(3)]
+    assert farewell.waiting() == 2
+    assert "deleted originals are not removed yet: cut" in told
+    assert set(tried) == set(map(hash_of, range(5)))
+    broken.clear()
+    assert [farewell.begin() for _ in range(2)] == ["", ""]
+    assert farewell.waiting() == 0
+    assert [hash for hash in tried if hash not in bad] == sorted(map(hash_of, range(5)))[2:]
+
+
+def test_more_than_so_many_are_left_for_later(words: Words) -> None:
+    commit(words, *map(record, range(3)))
+    deleted(words, *range(3))
+    assert (words.farewell.begin(2), words.farewell.waiting()) == ("", 3)
+    assert (words.farewell.begin(3), words.farewell.waiting()) == ("", 0)
 
 
 def test_what_a_session_has_taken_up_waits_until_that_is_discarded(words: Words, here: Place) -> None:
@@ -153,7 +165,10 @@ def test_a_reading_node_waits_until_the_store_has_let_go(words: Words, here: Pla
     deleted(words, 1)
     with closing(here.node("reader")) as reader:
         assert reader.follower.poll().let_go == 0
+        assert reader.follower.leaving(hash_of(1))
+        assert not words.follower.leaving(hash_of(1))  # it does that itself
         words.farewell.say()
+        assert not reader.follower.leaving(hash_of(1))
         assert reader.follower.poll().let_go == 1
         assert reader.follower.poll().let_go == 0
 

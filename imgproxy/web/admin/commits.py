@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from imgproxy import observe
-from imgproxy.errors import Error, Missing, NoSession
+from imgproxy.errors import Missing, NoSession
 from imgproxy.jobs import orders
 from imgproxy.meta.commits import Commit
 from imgproxy.meta.repository import Words
@@ -121,29 +120,20 @@ def _commit(office: Office, asked: Asked[Any]) -> Reply:
     if not asked.query.wait:
         order = orders.Commit(session=session, author=author, message=asked.query.message)
         return accepted(office.jobs.submit(order, author=asked.author))
-    return _made(words, words.commits.commit(session, author, asked.query.message), session)
+    return _made(office, words.commits.commit(session, author, asked.query.message), session)
 
 
 def _revert(office: Office, asked: Asked[Any]) -> Reply:
     n = int(asked.path["n"])
     words, author = office.words, asked.query.author or asked.author
-    return _made(words, words.commits.undo(n, words.sessions, author), "")
+    return _made(office, words.commits.undo(n, words.sessions, author), "")
 
 
-def _made(words: Words, made: Commit | None, session: str) -> Reply:
+def _made(office: Office, made: Commit | None, session: str) -> Reply:
     if made is None:
         return Reply(models.commit(None), audit={"session": session})
-    _let_go(words)
+    office.let_go(_AT_ONCE)
     return Reply(models.commit(made), 201, audit={"session": made.session, "commit": made.n, "changes": made.changes})
-
-
-def _let_go(words: Words) -> None:
-    """Remove deleted originals, if they are few; what cannot be done now is done later, and the commit stands."""
-    try:
-        if 0 < words.farewell.waiting() <= _AT_ONCE:
-            words.farewell.say()
-    except Error as error:
-        observe.event("deleted originals are not removed yet", {"why": str(error)}, level="warning")
 
 
 def _log(words: Words, page: Page) -> Reply:

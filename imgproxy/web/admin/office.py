@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from imgproxy import observe
 from imgproxy.images import Images
 from imgproxy.jobs import Jobs
 from imgproxy.meta.repository import Words
@@ -36,6 +37,12 @@ class Office:
     inbox: Inbox
     partial: Spool
     jobs: Jobs
+
+    def let_go(self, most: int | None = None) -> None:
+        """Remove deleted originals, unless they are more than `most`; what cannot be done now is done later."""
+        hindered = self.words.farewell.begin(most)
+        if hindered:
+            observe.event(hindered, level="warning")
 
 
 Opening = Late[Office]

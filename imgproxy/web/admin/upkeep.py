@@ -113,7 +113,7 @@ def _sync(office: Office, asked: Syncing, author: str) -> Reply:
     tally = Sync(words.chain, words.commits, office.base, alone=words.originals.alone, grace=asked.grace).run(repairs, told)
     alone = _orphans(office, found, repair=asked.repair)
     if asked.repair:
-        words.farewell.say()
+        office.let_go()
     numbers = {**tally.numbers, "orphan": alone}
     return Reply(models.Synced(found=found, numbers=numbers, agree=not _differs(tally)), audit={"repair": asked.repair, **numbers})
 
