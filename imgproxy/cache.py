@@ -4,7 +4,7 @@
     found in none              -> one asker makes it (threads and processes of this host), the tiers learn it, the others get it too
     a tier in trouble          -> counts as if it had forgotten; the answer says so
     the making fails           -> those who waited get the same error, if it would be theirs too; nothing is kept
-    it left meanwhile          -> who asked before that gets it; the tiers that learned it forget it again
+    it left meanwhile          -> the tiers that learned it forget it again, and it is looked for anew, should something else have left
 
 Whoever has to wait takes a place in the waiting room first. It has fewer places than the server has threads, so that what is
 already there is always answered at once.
@@ -150,10 +150,13 @@ class Cache:
                 found = self._found(recipe.key, self._tiers if waited else self._tiers[:1])
                 if found is not None:
                     return found
-                seen = self._departures.seen(recipe.key)
-                data = recipe.make()
-                flight.data = data
-                return self._learned(Found(_blob(recipe, data), "render"), self._tiers, seen)
+                while True:
+                    seen = self._departures.seen(recipe.key)
+                    data = recipe.make()
+                    learned = self._learned(Found(_blob(recipe, data), "render"), self._tiers, seen)
+                    if learned is not None:
+                        flight.data = data
+                        return learned
         except Error as error:
             if not isinstance(error, _NOT_SHARED):
                 flight.error = error
@@ -161,8 +164,11 @@ class Cache:
         finally:
             self._flights.leave(recipe.key, flight)
 
-    def _learned(self, found: Found, tiers: Sequence[Tier], seen: bytes) -> Found:
-        """Teach `tiers`, the farthest first, so that nobody finds near what is lost further away a moment later."""
+    def _learned(self, found: Found, tiers: Sequence[Tier], seen: bytes) -> Found | None:
+        """Teach `tiers`, the farthest first, so that nobody finds near what is lost further away a moment later.
+
+        None if something of that name has left since it was `seen`: caches in front may have been told already to forget it.
+        """
         item, troubles = found.blob.item, list(found.troubles)
         with found.blob as blob:
             data = blob.file.read()
@@ -174,6 +180,7 @@ class Cache:
         if self._departures.seen(item.key) != seen:
             with suppress(StoreTrouble):
                 self.drop(item.key)  # by its name: a listing may not have it yet
+            return None
         return Found(Blob(item, io.BytesIO(data)), found.origin, tuple(troubles))
 
 

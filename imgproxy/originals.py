@@ -225,18 +225,23 @@ class Originals:
 
     def _brought(self, hash: str, copies: Copies, fresh: bool) -> Blob:
         seen = self._departures.seen(hash)
+        copy = self._arrived(hash, copies, fresh)
+        if self._departures.seen(hash) == seen:
+            return copy
+        copy.close()
+        with suppress(StoreTrouble):
+            copies.delete(hash)
+        self._departures.note(hash)
+        return self._brought(hash, copies, fresh=True)  # the store knows whether it was this one that left
+
+    def _arrived(self, hash: str, copies: Copies, fresh: bool) -> Blob:
         with self._asked(hash, fresh) as blob:
             try:
-                copy = copies.bring(hash, Arriving(blob.file), blob.item.type)  # type: ignore[arg-type]
+                return copies.bring(hash, Arriving(blob.file), blob.item.type)  # type: ignore[arg-type]
             except BrokenOff:
                 raise
             except (StoreFull, StoreDown):
                 return self._spooled(hash)
-        if self._departures.seen(hash) != seen:
-            with suppress(StoreTrouble):
-                copies.delete(hash)  # who asked before it left may still have what is open
-            self._departures.note(hash)
-        return copy
 
     def _spooled(self, hash: str) -> Blob:
         """The original in a nameless temporary file: for when the local tier cannot keep it."""

@@ -15,7 +15,7 @@ import pytest
 from imgproxy import flights
 from imgproxy.cache import Cache, Found, Recipe, Tier
 from imgproxy.departures import Departures
-from imgproxy.errors import Busy, Damaged, RendererLost, StoreDown
+from imgproxy.errors import Busy, Damaged, Missing, RendererLost, StoreDown
 from imgproxy.flights import Flights
 from imgproxy.stores import Blob, Item, Store
 from imgproxy.stores.memory import MemoryStore
@@ -264,15 +264,60 @@ def test_what_is_being_made_when_its_original_leaves_is_kept_nowhere(tmp_path: P
     near, far, departures = MemoryStore(), MemoryStore(), Departures(tmp_path / "departures")  # of another process
     tiers = cache(tmp_path, near, far)
 
-    def forgotten_meanwhile() -> bytes:
-        departures.note(KEY[:64])
-        tiers.forget(KEY[:64])
-        return b"made"
+    def made_of(what: list[bytes]) -> Callable[[], bytes]:
+        def work() -> bytes:
+            if not what:
+                raise Missing("no original of that hash")
+            departures.note(KEY[:64])
+            tiers.forget(KEY[:64])
+            return what.pop()
 
-    assert content(tiers.fetch(Kitchen(forgotten_meanwhile).recipe())) == b"made"
-    assert (near.head(KEY), far.head(KEY)) == (None, None)
+        return work
+
+    gone = Kitchen(made_of([b"old"]))
+    with pytest.raises(Missing):
+        tiers.fetch(gone.recipe())
+    assert (near.head(KEY), far.head(KEY), gone.made) == (None, None, 2)
     assert content(tiers.fetch(Kitchen().recipe())) == b"made"
     assert near.head(KEY) is not None
+
+
+def test_who_asks_while_it_leaves_is_not_given_what_was_made_before(tmp_path: Path) -> None:
+    departures, began, go = Departures(tmp_path / "departures"), threading.Event(), threading.Event()
+    tiers = cache(tmp_path, Broken())
+
+    def leaving() -> bytes:
+        if began.is_set():
+            raise Missing("no original of that hash")
+        began.set()
+        assert go.wait(30)
+        return b"old"
+
+    kitchen = Kitchen(leaving)
+    with ThreadPoolExecutor(2) as threads:
+        leader = threads.submit(tiers.fetch, kitchen.recipe())
+        assert began.wait(30)
+        departures.note(KEY)
+        late = threads.submit(tiers.fetch, kitchen.recipe())
+        time.sleep(0.05)
+        go.set()
+        for asked in (leader, late):
+            with pytest.raises(Missing):
+                asked.result(30)
+
+
+def test_what_is_made_while_something_else_of_the_same_mark_leaves_is_made_again(tmp_path: Path) -> None:
+    departures, near = Departures(tmp_path / "departures"), MemoryStore()
+    noted: list[None] = []
+
+    def marked() -> bytes:
+        if not noted:
+            noted.append(departures.note(KEY))
+        return b"made"
+
+    kitchen = Kitchen(marked)
+    assert content(cache(tmp_path, near).fetch(kitchen.recipe())) == b"made"
+    assert (kitchen.made, near.head(KEY) is not None) == (2, True)
 
 
 def test_what_is_being_learned_when_its_original_leaves_is_not_kept(tmp_path: Path) -> None:
@@ -287,8 +332,7 @@ def test_what_is_being_learned_when_its_original_leaves_is_not_kept(tmp_path: Pa
 
     near, far = MemoryStore(), Leaving()
     far.put(KEY, io.BytesIO(b"old"))
-    found = cache(tmp_path, near, far).find(KEY)
-    assert content(found) == b"old"
+    assert cache(tmp_path, near, far).find(KEY) is None
     assert near.head(KEY) is None
 
 
@@ -314,7 +358,7 @@ def test_what_was_met_far_away_before_it_was_forgotten_there_is_not_kept_near(tm
         assert met.wait(30)
         cache(tmp_path, near, far).forget("a" * 64 + "-")
         go.set()
-        assert content(reading.result()) == b"old"
+        assert reading.result() is None
     assert near.head(key) is None
 
 
@@ -345,13 +389,16 @@ def test_what_is_met_far_away_before_a_late_keeper_forgets_it_again_is_not_kept_
         late = cache(tmp_path, MemoryStore(), Teaching())
 
         def forgotten_meanwhile() -> bytes:
+            if reading:
+                raise Missing("no original of that hash")
             departures.note(key)
             return b"made"
 
-        late.fetch(Kitchen(forgotten_meanwhile).recipe(key)).blob.close()
+        with pytest.raises(Missing):
+            late.fetch(Kitchen(forgotten_meanwhile).recipe(key))
         assert far.head(key) is None
         go.set()
-        assert content(reading[0].result()) == b"made"
+        assert reading[0].result() is None
     assert slow.head(key) is None
 
 
@@ -375,11 +422,3 @@ def test_a_key_that_is_dropped_is_in_no_tier_and_is_made_again(tmp_path: Path) -
     assert (near.head(KEY), far.head(KEY)) == (None, None)
     assert tiers.find(f"{KEY}x") is not None
     assert tiers.fetch(kitchen.recipe()).origin == "render"
-
-
-def test_a_drop_that_one_tier_cannot_do_is_told_when_the_others_are_done(tmp_path: Path) -> None:
-    far = MemoryStore()
-    far.put(KEY, io.BytesIO(b"old"))
-    with pytest.raises(StoreDown):
-        cache(tmp_path, Broken(), far).drop(KEY)
-    assert far.head(KEY) is None

@@ -341,7 +341,7 @@ def test_removing_takes_the_copy_too(tmp_path: Path) -> None:
         these.open(HASH, soon())
 
 
-def test_an_original_that_leaves_while_it_is_brought_near_is_not_kept_near(tmp_path: Path) -> None:
+def test_an_original_that_leaves_while_it_is_brought_near_is_neither_given_nor_kept_near(tmp_path: Path) -> None:
     far = MemoryStore()
     far.put(HASH, io.BytesIO(DATA))
     writer = originals(tmp_path, far, near(tmp_path))  # in another process
@@ -351,6 +351,23 @@ def test_an_original_that_leaves_while_it_is_brought_near_is_not_kept_near(tmp_p
             writer.remove(hash)
             return super().bring(hash, source, type)
 
-    assert content(originals(tmp_path, far, Leaving(tmp_path / "copies", 0, 2**30)).open(HASH, soon())) == DATA
+    with pytest.raises(Missing):
+        originals(tmp_path, far, Leaving(tmp_path / "copies", 0, 2**30)).open(HASH, soon())
     with pytest.raises(Missing):
         originals(tmp_path, far, near(tmp_path)).open(HASH, soon())
+
+
+def test_an_original_whose_mark_changes_with_another_one_s_is_given_all_the_same(tmp_path: Path) -> None:
+    far, asked = MemoryStore(), list[str]()
+    far.put(HASH, io.BytesIO(DATA))
+    departures = Departures(tmp_path / "departures")
+
+    class Marking(DiskTier):
+        def bring(self, hash: str, source: BinaryIO, type: str) -> Blob:
+            if not asked:
+                departures.note(hash)
+            asked.append(hash)
+            return super().bring(hash, source, type)
+
+    assert content(originals(tmp_path, far, Marking(tmp_path / "copies", 0, 2**30)).open(HASH, soon())) == DATA
+    assert len(asked) == 2
