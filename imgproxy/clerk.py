@@ -39,6 +39,7 @@ EXPIRY = 60.0
 _TICK = 1.0
 _SOON = 0.05
 _NEIGHBOUR = 2.0
+_FEW = 100
 
 Told = Callable[[str, dict[str, object]], object]
 """Hears what the clerk has done, and what went wrong."""
@@ -79,7 +80,7 @@ class Clerk:
     def _work(self, words: Words) -> None:
         rounds = [
             Round("commit", _Autocommit(words, self._autocommit, self.told).run, min(_TICK, self._autocommit / 2 or _TICK)),
-            Round("follow", lambda: _follow(words), FOLLOW),
+            Round("follow", _Following(words, self.told).run, FOLLOW),
             Round("farewell", lambda: _farewell(words), _TICK),
             Round("lease", _Lease(words).run, FOLLOW),
             Round("snapshot", lambda: _snapshot(words), FOLLOW),
@@ -171,6 +172,24 @@ class _Expiry:
                 self._told("sessions that nobody changed were forgotten", {"sessions": gone})
 
 
+class _Following:
+    """Keeps level with what other nodes commit; what hinders this node from forgetting is told once, and hinders nothing else."""
+
+    def __init__(self, words: Words, told: Told) -> None:
+        self._words = words
+        self._told = told
+        self._hindered = ""
+
+    def run(self) -> None:
+        while True:
+            done = self._words.follower.poll()
+            if done.hindered and not self._hindered:
+                self._told("deleted pictures are not forgotten yet", {"why": done.hindered})
+            self._hindered = done.hindered
+            if done.level:
+                return
+
+
 class _Lease:
     """Keeps the lease while this node writes, and gives it back afterwards."""
 
@@ -186,7 +205,7 @@ class _Lease:
         newest, _ = words.chain.newest()
         if newest != self._newest:
             self._newest, self._since = newest, time.monotonic()
-        if time.monotonic() - self._since < LINGER or words.farewell.waiting():
+        if time.monotonic() - self._since < LINGER or _owes(words):
             words.lease.renew()
         else:
             step_down(words)
@@ -196,9 +215,10 @@ def _default(words: Words) -> Session | None:
     return next((one for one in words.sessions.all() if one.name == DEFAULT), None)
 
 
-def _follow(words: Words) -> None:
-    while not words.follower.poll().level:
-        pass
+def _owes(words: Words) -> bool:
+    """Whether the store may still have originals that only the writing node removes; what tiers are to forget is every node's."""
+    pending = words.farewell.pending(_FEW)
+    return len(pending) == _FEW or len(list(words.originals.absent(pending))) < len(pending)
 
 
 def _farewell(words: Words) -> None:
@@ -214,5 +234,5 @@ def _snapshot(words: Words) -> None:
 def step_down(words: Words) -> None:
     """Let the next writer in, unless there is something left that only the writer may do; not while this node is committing."""
     with suppress(StoreTrouble), words.chain.alone():
-        if not words.farewell.waiting():
+        if not _owes(words):
             words.lease.release()

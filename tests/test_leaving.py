@@ -86,3 +86,25 @@ def test_what_comes_to_one_node_outlives_the_deletion_that_another_has_just_comm
         one.words.follower.poll()
         assert one.words.farewell.begin() == ""
         assert one.house.base.head(hash) is not None
+
+
+def test_a_redis_that_is_away_keeps_no_other_node_from_following_and_writing(tmp_path: Path, start: Callable[..., Server]) -> None:
+    redis = start()
+    places = {"IMG_STORE": f"fs://{tmp_path / 'store'}", "IMG_CACHE": f"disk://,{redis.url}"}
+    with closing(opened(tmp_path / "one", **places)) as one, closing(opened(tmp_path / "two", **places)) as two:
+        hash = kept(one)
+        two.words.follower.poll()
+        redis.stop()
+        deleted(one, hash)
+        assert one.words.farewell.begin() != ""
+        told = two.words.follower.poll()
+        assert (told.applied, told.level, told.let_go) == (1, True, 0)
+        assert "Redis" in told.hindered
+        one.step_down()
+        assert kept(two) == hash
+        assert two.house.base.head(hash) is not None
+        redis.start()
+        until(lambda: one.words.follower.poll().hindered == "")
+        until(lambda: two.words.farewell.begin() == "")
+        assert (one.words.farewell.waiting(), two.words.farewell.waiting()) == (0, 0)
+        assert two.house.base.head(hash) is not None

@@ -17,6 +17,7 @@ from imgproxy.errors import BadSettings
 
 if TYPE_CHECKING:
     from imgproxy.client import Commit, Difference, Found, Kept, Record, Session, Synced, Task, Verified
+    from imgproxy.meta.following import Progress
     from imgproxy.wiring import Desk
 
 _KEY = "imgproxy.server"
@@ -131,10 +132,17 @@ def desk() -> Iterator[Desk]:
         booted = opened.words.booted
         if booted.moved is not None:
             click.echo(f"warning: the local database was damaged and lies at {booted.moved} now; this one is from the store", err=True)
-        opened.words.follower.poll()  # what other nodes have committed meanwhile
+        warned(opened.words.follower.poll())  # what other nodes have committed meanwhile
         yield opened
     finally:
         opened.close()
+
+
+def warned(progress: Progress) -> Progress:
+    """What a poll did, and a warning if something is not forgotten yet."""
+    if progress.hindered:
+        click.echo(f"warning: deleted pictures are not forgotten yet: {progress.hindered}", err=True)
+    return progress
 
 
 def restoring(what: str, number: int) -> None:

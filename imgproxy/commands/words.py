@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imgproxy.commands.progress import among_hashes, watched
-from imgproxy.commands.where import anywhere, desk, repository, restoring
+from imgproxy.commands.where import anywhere, desk, repository, restoring, warned
 from imgproxy.errors import Busy, StoreTrouble
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def follow(every: float) -> None:
 def _followed(opened: Desk, seen: int) -> int:
     """Apply what is new; a store that is away for a while is told of, and asked again."""
     try:
-        while not opened.words.follower.poll().level:
+        while not warned(opened.words.follower.poll()).level:
             pass
     except (Busy, StoreTrouble) as trouble:
         click.echo(f"warning: {trouble}", err=True)

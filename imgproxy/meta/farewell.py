@@ -60,6 +60,11 @@ class Farewell:
         with self._chain.database.reading() as db:
             return int(db.execute(f"SELECT count(*) {_FREE}").fetchone()[0])
 
+    def pending(self, most: int) -> list[str]:
+        """The first of them, in ascending order."""
+        with self._chain.database.reading() as db:
+            return [hash.hex() for (hash,) in db.execute(f"SELECT hash {_FREE} ORDER BY hash LIMIT ?", (most,))]
+
     def say(self) -> int:
         """Let go of everything that waits and that nobody has taken up again; how many they were.
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from imgproxy.errors import StoreTrouble
 from imgproxy.meta.absent import Absent
 from imgproxy.meta.chain import Chain
 from imgproxy.meta.farewell import Farewell
@@ -18,11 +19,15 @@ from imgproxy.meta.staging import binary
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one poll did: so many commits applied, so many deleted originals let go of; `level` if the store had no more."""
+    """What one poll did: so many commits applied, so many deleted originals let go of; `level` if the store had no more.
+
+    `hindered` says what kept this node from letting go of more: the next poll tries again.
+    """
 
     applied: int
     let_go: int
     level: bool
+    hindered: str = ""
 
 
 class Follower:
@@ -56,7 +61,12 @@ class Follower:
         level = applied < self._most
         if level:
             self._level = asked
-        return Progress(applied, 0 if self._writing() else self._farewell.say(), level)
+        if self._writing():
+            return Progress(applied, 0, level)
+        try:
+            return Progress(applied, self._farewell.say(), level)
+        except StoreTrouble as trouble:
+            return Progress(applied, 0, level, str(trouble))
 
     def leaving(self, hash: str) -> bool:
         """Whether another node, the writing one, is about to remove that original from the store."""
