@@ -1,6 +1,6 @@
 """The clerk of a node: does what nobody asks for, in the background of a server.
 
-- commits what was changed outside of any session, so long after it was changed (`autocommit`);
+- commits what was changed outside of any session, so long after it was changed (`autocommit`), and sets aside what cannot be;
 - follows what other nodes commit, and lets this node forget what they have deleted;
 - removes deleted originals from the store, again and again until that succeeds;
 - keeps the lease as long as this node goes on writing, and lets the next writer in when it does not;
@@ -126,13 +126,12 @@ class _Autocommit:
         self._after = after
         self._told = told
         self._since: float | None = None
-        self._failed = -1
 
     def run(self) -> None:
         if not self._after:
             return
         session = _default(self._words)
-        if session is None or session.revision == self._failed or not self._words.sessions.size(session):
+        if session is None or not self._words.sessions.size(session):
             self._since = None
             return
         now = time.monotonic()
@@ -142,16 +141,19 @@ class _Autocommit:
             self._commit(session)
 
     def _commit(self, session: Session) -> None:
+        """Commit it; what keeps it from that is set aside, so that what one says holds up nobody else."""
         try:
             made = self._words.commits.commit(session.id, message="")
-        except (Conflict, Unstored) as error:  # until somebody changes it, it would be the same again
-            self._failed = session.revision
-            self._told("the default session cannot be committed", {"why": error.why, "records": error.records[:20]})
-            return
+        except (Conflict, Unstored) as error:
+            aside = self._words.sessions.set_aside(session, error.records)
+            said: dict[str, object] = {"why": error.why, "records": error.records[:20], "session": aside.id, "name": aside.name}
+            self._told("records that cannot be committed were set aside", said)
+            self._commit(session)
         except NoSession:
             return
-        if made is not None:
-            self._told("committed", {"commit": made.n, "changes": made.changes})
+        else:
+            if made is not None:
+                self._told("committed", {"commit": made.n, "changes": made.changes})
 
 
 class _Expiry:

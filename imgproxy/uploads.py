@@ -8,19 +8,17 @@ of it again, for those who may say something of pictures at all.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
 
-from imgproxy.errors import NoSession, SessionClosed
 from imgproxy.images import Added, Images, Sums
 from imgproxy.meta import exif
 from imgproxy.meta.record import Record, edited
 from imgproxy.meta.repository import Words
-from imgproxy.meta.sessions import DEFAULT, Session
+from imgproxy.meta.sessions import Session
 from imgproxy.picture import Study
 
-_PATIENCE = 30.0
 _LEAVING = 5.0
 _LOOK = 0.05
 _ANY = Record("0" * 64, "png", 1, 1, 1)
@@ -28,11 +26,15 @@ _ANY = Record("0" * 64, "png", 1, 1, 1)
 
 
 class Uploaded(NamedTuple):
-    """What became of an upload, and its record as its session shows it; `said` unless that says something else than it was to say."""
+    """What became of an upload, and its record as its session shows it.
+
+    `said` unless that says something else than it was to say; `first` if this upload gave the picture its record.
+    """
 
     added: Added
     record: Record
     said: bool
+    first: bool
 
 
 class Uploads:
@@ -67,29 +69,20 @@ class Uploads:
 
     def _kept(self, file: BinaryIO, session: Session, said: Mapping[str, object], sums: Sums, *, edits: bool) -> Uploaded:
         sessions = self._words.sessions
-        known = sessions.read(sums.sha256, session) or (None if edits else sessions.read(sums.sha256))
+        known = sessions.read(sums.sha256, session)
+        deleted = None if known is not None or edits else sessions.read(sums.sha256)
+        if deleted is not None:
+            return Uploaded(self._images.add(file, sums), deleted, said=False, first=False)
         if known is not None:
             added = self._images.add(file, sums)
             if not said or not edits:
-                return Uploaded(added, known, edited(known, said) == known)
-            return Uploaded(added, self._saying(session, lambda found: sessions.edit(found, known.hash, said)), said=True)
+                return Uploaded(added, known, edited(known, said) == known, first=False)
+            return Uploaded(added, sessions.say(session, lambda found: sessions.edit(found, known.hash, said)), said=True, first=False)
         study = self._images.look(file)
         added = self._images.add(file, sums, study.facts)
         record = edited(described(added, study), said)
-        shown = self._saying(session, lambda found: sessions.introduce(found, record, said, edits=edits))
-        return Uploaded(added, shown, edited(shown, said) == shown)
-
-    def _saying(self, session: Session, say: Callable[[Session], Record]) -> Record:
-        """Say something in a session; if it is the default one, and was committed while the picture came in, in the next one."""
-        until = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return say(session)
-            except (NoSession, SessionClosed):
-                if session.name != DEFAULT or time.monotonic() > until:
-                    raise
-                time.sleep(_LOOK)
-                session = self._words.sessions.find(DEFAULT)
+        shown = sessions.say(session, lambda found: sessions.introduce(found, record, said, edits=edits))
+        return Uploaded(added, shown, edited(shown, said) == shown, shown == record)
 
     def check(self, session: str, said: Mapping[str, object]) -> None:
         """Return if something of that kind could be said of an original in that session, before there is one."""

@@ -30,7 +30,7 @@ from imgproxy.meta.chain import Chain, Reached, unheard
 from imgproxy.meta.fields import sayable
 from imgproxy.meta.journal import Header, Line, compose, key, lines
 from imgproxy.meta.lease import Lease
-from imgproxy.meta.record import from_state, remark
+from imgproxy.meta.record import adds_nothing, from_state, remark
 from imgproxy.meta.sessions import Session, Sessions
 from imgproxy.meta.staging import Change, binary
 
@@ -82,7 +82,12 @@ class Commits:
                 done = self._done(session)
                 if done is not None:
                     return done
-                made = self._attempt(session, author, message)
+                try:
+                    made = self._attempt(session, author, message)
+                except Conflict:
+                    if not self._spare(session):
+                        raise
+                    continue
                 if made != "taken":
                     return self._done(session) if made == "done" else None
                 self.catch_up()
@@ -190,6 +195,22 @@ class Commits:
             if not said.changes:
                 self._thaw(key)
             return "done" if said.changes else "empty"
+
+    def _spare(self, session: str) -> int:
+        """Forget that a session adds what others have added meanwhile, if it says nothing of it that they do not; how much that was."""
+        with self._chain.database.writing() as db:
+            rows = db.execute(
+                "SELECT s.hash, s.state, r.since, r.state FROM sessions JOIN staged s ON s.session = key JOIN records r ON r.hash = s.hash"
+                " WHERE sessions.id = ? AND s.based_on = 0 AND s.state IS NOT NULL",
+                (session,),
+            ).fetchall()
+            spare = [
+                (session, hash)
+                for hash, mine, since, theirs in rows
+                if adds_nothing(from_state(hash.hex(), 0, mine), from_state(hash.hex(), since, theirs))
+            ]
+            db.executemany("DELETE FROM staged WHERE session = (SELECT key FROM sessions WHERE id = ?) AND hash = ?", spare)
+        return len(spare)
 
     def _happen(self, attempt: _Attempt) -> None:
         """Store the object, then apply it; a large one is applied meanwhile, and becomes live when the store has it."""

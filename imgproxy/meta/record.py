@@ -114,6 +114,11 @@ def remark(field: str, value: str, length: int = 2_000) -> str:
         raise BadRecord(field, str(error)) from error
 
 
+def adds_nothing(record: Record, to: Record) -> bool:
+    """Whether people say nothing in one record that the other does not say as well."""
+    return all(getattr(record, name) in (_NOTHING[name], getattr(to, name)) for name in EDITABLE)
+
+
 def state(record: Record) -> str:
     """The record as JSON text, without its hash and version; equal records have equal texts."""
     return jsontext.written(_State(*_facts(record)))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from imgproxy.errors import Missing, NoSession, SessionClosed
 from imgproxy.meta.database import Database
@@ -23,6 +23,12 @@ from imgproxy.meta.record import Record, edited, from_state, remark
 from imgproxy.meta.staging import Change, Row, add, binary, stage
 
 DEFAULT = "default"
+ASIDE = "set aside"
+"""The session of what could not be committed with the others of the default one."""
+
+_Said = TypeVar("_Said")
+_PATIENCE = 30.0
+_LOOK = 0.05
 _PAGE = 500
 _HASHES = 2_000
 _CHUNK = 20_000
@@ -85,6 +91,18 @@ class Sessions:
         with self._database.reading() as db:
             return int(db.execute("SELECT count(*) FROM staged WHERE session = ?", (session.key,)).fetchone()[0])
 
+    def say(self, session: Session, say: Callable[[Session], _Said]) -> _Said:
+        """Say something in a session; if it is the default one, and is committed just now, in the next one."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return say(session)
+            except (NoSession, SessionClosed):
+                if session.name != DEFAULT or time.monotonic() > until:
+                    raise
+                time.sleep(_LOOK)
+                session = self.find(DEFAULT)
+
     def stage(self, session: Session, changes: Iterable[Change]) -> int:
         """Put changes into a session, in one transaction for every twenty thousand; how many they were."""
         count = 0
@@ -123,12 +141,17 @@ class Sessions:
             stage(db, session.key, [Change(record.hash, shown, 0 if seen is None else None)])
             return shown
 
-    def delete(self, session: Session, hash: str, based_on: int | None = None) -> None:
-        """Delete a record in a session, or raise `Missing`; one that is only there forgets that it was ever added."""
+    def delete(self, session: Session, hash: str, check: Callable[[Record], object] = lambda _: None) -> None:
+        """Delete a record in a session, or raise `Missing`; one that is only there forgets that it was ever added.
+
+        `check` may raise something when it has seen the record as the session shows it, before anything happens.
+        """
         with self._changing(session) as db:
-            if _seen(db, session, hash) is None:
+            record = _seen(db, session, hash)
+            if record is None:
                 raise Missing("no record of that hash")
-            stage(db, session.key, [Change(hash, None, based_on)])
+            check(record)
+            stage(db, session.key, [Change(hash, None)])
             db.execute(
                 "DELETE FROM staged WHERE session = ? AND hash = ?2 AND state IS NULL AND based_on = 0"
                 " AND NOT EXISTS (SELECT 1 FROM records WHERE hash = ?2)",
@@ -183,10 +206,21 @@ class Sessions:
                 return
             last = rows[-1][0]
 
-    def forget(self, session: Session, hash: str) -> None:
-        """Take back what a session makes of one record."""
+    def forget(self, session: Session, hash: str) -> bool:
+        """Take back what a session makes of one record; whether it made anything of it."""
         with self._changing(session) as db:
-            db.execute("DELETE FROM staged WHERE session = ? AND hash = ?", (session.key, binary(hash)))
+            return db.execute("DELETE FROM staged WHERE session = ? AND hash = ?", (session.key, binary(hash))).rowcount > 0
+
+    def set_aside(self, session: Session, hashes: Iterable[str]) -> Session:
+        """Move what a session makes of some records to the session of what is set aside, so that the rest may go on; that session."""
+        with self._changing(session) as db:
+            aside = _open(db, ASIDE, "")
+            if aside.committing is not None:
+                raise SessionClosed(f"session {aside.id} is just being committed")
+            rows = [(aside.key, session.key, binary(hash)) for hash in hashes]
+            db.executemany("UPDATE OR REPLACE staged SET session = ? WHERE session = ? AND hash = ?", rows)
+            db.execute("UPDATE sessions SET revision = revision + 1, idle = 0 WHERE key = ?", (aside.key,))
+            return aside
 
     def discard(self, session: Session) -> None:
         """Close a session and forget its changes."""

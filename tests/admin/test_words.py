@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,24 @@ def test_a_conflict_names_the_records_and_changes_nothing(server: Server) -> Non
     assert (answer.status, answer.json["records"]) == (409, [hash])
     assert server.ask("GET", f"/admin/images/{hash}").json["title"] == "One"
     assert server.ask("GET", f"/admin/images/{hash}?session={other}").json["title"] == "Other"
-    assert server.ask("DELETE", f"/admin/sessions/{other}").status == 204
+    path = f"/admin/sessions/{other}/changes/{hash}"
+    assert [server.ask("DELETE", path).status for _ in range(2)] == [204, 404]
+    described(server, hash, {"title": "Other after all"}, other)
+    committed(server, other)
+    assert server.ask("GET", f"/admin/images/{hash}").json["title"] == "Other after all"
+    assert server.ask("DELETE", path).status == 409
+
+
+def test_a_deletion_that_is_meant_for_one_state_never_takes_another(server: Server) -> None:
+    hash = live(server)
+    with ThreadPoolExecutor(2) as threads:
+        for round in range(40):
+            meant = server.ask("GET", f"/admin/images/{hash}?session=default").headers["etag"]
+            gone = threads.submit(server.ask, "DELETE", f"/admin/images/{hash}", If_Match=meant)
+            said = threads.submit(described, server, hash, {"title": f"{round}"}, If_Match=meant)
+            assert sorted((gone.result().status // 100, said.result().status // 100)) == [2, 4]
+            if gone.result().status == 204:
+                assert server.ask("DELETE", f"/admin/sessions/default/changes/{hash}").status == 204
 
 
 # ---- commits
@@ -365,6 +383,28 @@ def test_what_is_uploaded_is_committed_by_itself_after_a_while(tmp_path: Path) -
         assert server.ask("GET", "/admin/status").json["writer"] != ""
     lease = json.loads(next((tmp_path / "store" / "meta").glob("lease")).read_text())
     assert lease["holder"] == ""
+
+
+def test_what_two_have_said_of_one_picture_keeps_nobody_s_upload_from_being_committed(tmp_path: Path) -> None:
+    with serving(tmp_path, IMG_AUTOCOMMIT="0.3") as server:
+        session = opened(server)
+        data = png(60, 40, next(_seeds))
+        for query in (f"session={session}&title=One", "title=Other"):
+            assert server.ask("POST", f"/admin/images?{query}", data).status == 201 or query == "title=Other"
+        committed(server, session)
+        hash = uploaded(server)
+        until(lambda: server.ask("GET", f"/admin/images/{hash}").status == 200, "it is held up")
+        aside = server.ask("GET", "/admin/sessions/set%20aside/diff").json["differences"]
+        assert [one["after"]["title"] for one in aside] == ["Other"]
+        assert "were set aside" in (tmp_path / "server.log").read_text()
+
+
+def test_whoever_names_no_session_never_meets_one_that_closes(tmp_path: Path) -> None:
+    with serving(tmp_path, IMG_AUTOCOMMIT="0.05") as server:
+        hash = uploaded(server)
+        statuses = [described(server, hash, {"title": f"{number}"}).status for number in range(300)]
+        assert set(statuses) == {200}
+        assert server.ask("DELETE", f"/admin/images/{hash}").status == 204
 
 
 def test_a_commit_of_another_node_is_followed_and_what_it_deletes_forgotten(tmp_path: Path) -> None:

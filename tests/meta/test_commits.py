@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +16,7 @@ from imgproxy.errors import Conflict, Forked, Missing, NoSession, NotTheWriter, 
 from imgproxy.meta import commits, index, journal
 from imgproxy.meta.journal import key
 from imgproxy.meta.repository import Words
-from imgproxy.meta.staging import Change
+from imgproxy.meta.staging import Change, new_rows
 from imgproxy.stores import Blob, Item, Store
 from tests.meta.making import Place, commit, hash_of, live, record
 
@@ -152,10 +153,48 @@ def test_a_conflict_names_the_records_and_changes_nothing(words: Words, here: Pl
 def test_two_sessions_that_add_the_same_record_conflict(words: Words) -> None:
     mine, theirs = words.sessions.open(), words.sessions.open()
     words.sessions.put(mine, record(1))
-    words.sessions.put(theirs, record(1))
+    words.sessions.put(theirs, record(1, title="theirs"))
     words.commits.commit(mine.id)
     with pytest.raises(Conflict):
         words.commits.commit(theirs.id)
+
+
+def test_who_adds_what_others_have_added_and_says_nothing_new_of_it_is_in_nobody_s_way(words: Words) -> None:
+    mine, theirs = words.sessions.open(), words.sessions.open()
+    words.sessions.put(mine, record(1, title="mine", tags=("a",)))
+    words.sessions.put(theirs, replace(record(1, title="mine"), added_at="2024-01-02T00:00:00Z"))
+    words.sessions.put(theirs, record(2))
+    words.commits.commit(mine.id)
+    done = words.commits.commit(theirs.id)
+    assert done is not None
+    assert (done.n, done.changes) == (2, 1)
+    assert live(words)[hash_of(1)].tags == ("a",)
+    again = words.sessions.open()
+    words.sessions.add(again, new_rows(again.key, [record(3)]))
+    commit(words, record(3))
+    assert words.commits.commit(again.id) is None
+
+
+def test_what_is_set_aside_holds_up_nobody_and_is_kept(words: Words) -> None:
+    commit(words, record(1), record(2))
+    session = words.sessions.open()
+    for number in (1, 2):
+        words.sessions.edit(session, hash_of(number), {"title": "mine"})
+    commit(words, record(1, title="theirs"))
+    with pytest.raises(Conflict) as caught:
+        words.commits.commit(session.id)
+    aside = words.sessions.set_aside(session, caught.value.records)
+    assert words.commits.commit(session.id) is not None
+    assert [live(words)[hash_of(number)].title for number in (1, 2)] == ["theirs", "mine"]
+    (one,) = words.sessions.diff(aside)
+    assert one.after is not None
+    assert (one.hash, one.after.title, one.stale) == (hash_of(1), "mine", True)
+    other = words.sessions.open()
+    words.sessions.edit(other, hash_of(1), {"title": "newer"})
+    assert words.sessions.set_aside(other, [hash_of(1)]).id == aside.id
+    (one,) = words.sessions.diff(aside)
+    assert one.after is not None
+    assert (one.after.title, one.stale) == ("newer", False)
 
 
 def test_a_change_based_on_an_old_version_conflicts(words: Words) -> None:

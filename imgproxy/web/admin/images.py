@@ -15,10 +15,9 @@ from imgproxy.meta.record import Record, edited, state
 from imgproxy.web.admin import models
 from imgproxy.web.admin.finding import find, inside
 from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.admin.sessions import CLOSED
+from imgproxy.web.admin.sessions import CLOSED, HASH
 from imgproxy.web.operation import JSON, PROBLEM, Answer, Asked, Operation, Problem, Reply
 
-HASH = "[0-9a-f]{64}"
 ETAG = {"ETag": "The version of the record, for If-Match."}
 IF_MATCH = {"If-Match": "The ETag, or the version in quotes, of the record that this is meant for."}
 NO_RECORD = Answer("No such record, or no such session.", Problem, PROBLEM)
@@ -187,17 +186,15 @@ def _describe(office: Office, asked: Asked[Patch]) -> Reply:
         _must_match(record, asked.headers)
         return edited(record, _merged(record, said))
 
-    record = office.words.sessions.rework(session, asked.path["hash"], change)
+    sessions = office.words.sessions
+    record = sessions.say(session, lambda found: sessions.rework(found, asked.path["hash"], change))
     return Reply(models.image(record, office.urls), headers={"ETag": etag(record)}, audit={"session": session.id})
 
 
 def _delete(office: Office, asked: Asked[Any]) -> Reply:
     session = find(office.words, asked.query.session)
-    record = office.words.sessions.read(asked.path["hash"], session)
-    if record is None:
-        raise Missing("no record of that hash")
-    _must_match(record, asked.headers)
-    office.words.sessions.delete(session, record.hash, record.version if "if-match" in asked.headers else None)
+    sessions = office.words.sessions
+    sessions.say(session, lambda found: sessions.delete(found, asked.path["hash"], lambda record: _must_match(record, asked.headers)))
     return Reply(status=204, audit={"session": session.id})
 
 

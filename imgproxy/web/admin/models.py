@@ -42,7 +42,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a file: it is an original now, with a record in a session; `new` if it was not kept here before.
 
-    `said` unless the record says something else than was to be said, and the token is not for changing that.
+    `said` unless the record says something else than was to be said, and the token is not for changing that. `image` is the record as its
+    session shows it, unless the token is not for reading what others say of a picture that had one.
     """
 
     hash: str
@@ -50,7 +51,7 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     new: bool
     said: bool = True
-    image: Image
+    image: Image | None = None
     hints: list[str] = []
     """Where the renditions that were asked for are, or will be in a moment."""
 

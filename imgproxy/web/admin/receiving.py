@@ -152,12 +152,14 @@ def _outcome(office: Office, one: Arrived | Refused, wish: Wish) -> models.Outco
 def kept(office: Office, file: BinaryIO, sums: Sums, wish: Wish) -> models.Uploaded:
     """Keep a file as it is wished."""
     done = office.uploads.keep(file, wish.session, wish.said, sums, edits=wish.edits)
-    image = models.image(done.record, office.urls)
-    names = [rendition(image.hash, hint) for hint in wish.hints]
+    name = done.added.name
+    image = models.image(done.record, office.urls) if wish.edits or done.first else None
+    names = [rendition(name.hash, hint) for hint in wish.hints]
     if names:
         _order(office, Derive(names=tuple(map(str, names))), wish.author)
     urls = [office.urls.url(name) for name in names]
-    return models.Uploaded(hash=image.hash, name=image.name, url=image.url, new=done.added.new, said=done.said, image=image, hints=urls)
+    url = office.urls.url(name)
+    return models.Uploaded(hash=name.hash, name=str(name), url=url, new=done.added.new, said=done.said, image=image, hints=urls)
 
 
 def _order(office: Office, order: Derive, author: str) -> None:

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from imgproxy.errors import Missing
 from imgproxy.web.admin import models
 from imgproxy.web.admin.finding import find
 from imgproxy.web.admin.office import Office, Opening
 from imgproxy.web.operation import PROBLEM, Answer, Asked, Operation, Problem, Reply
 
 SESSION = "[^/]{1,100}"
+HASH = "[0-9a-f]{64}"
 NO_SESSION = Answer("No such session is open.", Problem, PROBLEM)
 CLOSED = Answer("The session was committed, or is just being committed.", Problem, PROBLEM)
 
@@ -78,6 +80,20 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             writes=False,
         ),
         Operation(
+            name="undo_change",
+            method="DELETE",
+            path="/admin/sessions/{session}/changes/{hash}",
+            scope="write",
+            what="Take back what a session makes of one record, so that it shows what is live: the way out of a conflict.",
+            call=lambda asked: _undo(opening.get(), asked),
+            parts={"session": SESSION, "hash": HASH},
+            answers={
+                204: Answer("It is taken back."),
+                404: Answer("No such session is open, or it does not change that record.", Problem, PROBLEM),
+                409: CLOSED,
+            },
+        ),
+        Operation(
             name="discard_session",
             method="DELETE",
             path="/admin/sessions/{session}",
@@ -114,6 +130,13 @@ def _compare(office: Office, asked: Asked[Any]) -> Reply:
     some = page[: asked.query.most]
     after = some[-1].hash if len(page) > len(some) else ""
     return Reply(models.Differences(differences=[models.difference(one, office.urls) for one in some], after=after))
+
+
+def _undo(office: Office, asked: Asked[Any]) -> Reply:
+    session = find(office.words, asked.path["session"])
+    if not office.words.sessions.forget(session, asked.path["hash"]):
+        raise Missing("the session does not change that record")
+    return Reply(status=204, audit={"session": session.id, "hash": asked.path["hash"]})
 
 
 def _discard(office: Office, which: str) -> Reply:

@@ -9,11 +9,12 @@ import msgspec
 from imgproxy.errors import Missing
 from imgproxy.grammar import Base, Name, rendition
 from imgproxy.meta.record import Record, shown
+from imgproxy.meta.sessions import Session
 from imgproxy.web.admin import models, receiving
 from imgproxy.web.admin.finding import find
-from imgproxy.web.admin.images import HASH, Filters, InSession, Most
+from imgproxy.web.admin.images import Filters, InSession, Most
 from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.admin.sessions import CLOSED
+from imgproxy.web.admin.sessions import CLOSED, HASH
 from imgproxy.web.operation import PROBLEM, Answer, Asked, Operation, Problem, Reply
 
 THUMBNAIL, FULL_SIZE = "thumbnail", "full-size"
@@ -161,6 +162,11 @@ def _forgotten(office: Office, id: str, preset: str) -> Reply:
 
 
 def _deleted(office: Office, asked: Asked[Any]) -> Reply:
-    session = find(office.words, asked.query.session)
-    office.words.sessions.delete(session, asked.path["id"])
-    return Reply(Deleted(session=session.id), status=202, audit={"session": session.id})
+    sessions = office.words.sessions
+
+    def delete(session: Session) -> str:
+        sessions.delete(session, asked.path["id"])
+        return session.id
+
+    where = sessions.say(find(office.words, asked.query.session), delete)
+    return Reply(Deleted(session=where), status=202, audit={"session": where})
