@@ -9,7 +9,7 @@ processes of a node share the spool; locks (`flock`) go with the process that ho
   lock: the next one goes on, and the dead one finds itself out of step.
 - Bytes with a checksum stay in a nameless file until it was right. After a crash there is nothing to take back.
 - Who finds an upload complete, finishes it, under its lock. What it has become is kept as long as an upload, for clients that did not
-  hear it; what is refused for good leaves nothing.
+  hear it, but of so many at most; what is refused for good leaves nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ class Digest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How large an upload may be, how many there may be and how large together, for how long each is kept when nothing comes."""
+    """How large an upload may be, how many may be under way and how large together, for how long each is kept when nothing comes.
+
+    What became of the last ones that are finished is remembered: of as many as may be under way.
+    """
 
     file_bytes: int
     uploads: int = 1_000
@@ -293,15 +296,31 @@ class Spool:
     # ---- how many
 
     def _must_have_room(self, length: int) -> None:
-        lengths = [length]
-        for path in self._directory.iterdir():
-            with suppress(Missing):
-                upload = self._known(path.name) if _ID.fullmatch(path.name) else None
-                if upload is None:
-                    continue
-                lengths.append(0 if upload.result is not None else upload.length)
+        """Raise `Busy` if no more may be under way. Of those that are finished as many are remembered; the oldest are forgotten."""
+        names = [path.name for path in self._directory.iterdir()]
+        going = {name.removesuffix(".part") for name in names if name.endswith(".part")}
+        lengths = [length, *(upload.length for upload in map(self._going, going) if upload is not None)]
         if len(lengths) > self.terms.uploads or sum(lengths) > self.terms.bytes:
             raise Busy("too many uploads are under way here", retry_after=30)
+        self._forget([name for name in names if _ID.fullmatch(name) and name not in going])
+
+    def _going(self, id: str) -> Upload | None:
+        """An upload that is not finished yet; None if it is, or has expired."""
+        with suppress(Missing):
+            upload = self._known(id)
+            return upload if upload.result is None else None
+        return None
+
+    def _forget(self, finished: list[str]) -> None:
+        """Erase the oldest of these uploads, but for as many as are remembered."""
+        if len(finished) <= self.terms.uploads:
+            return
+        since: dict[str, float] = {}
+        for id in finished:
+            with suppress(FileNotFoundError):
+                since[id] = (self._directory / id).stat().st_mtime
+        for id in sorted(since, key=since.__getitem__)[: -self.terms.uploads]:
+            self._erase(id)
 
     def _sweep(self) -> int:
         """Each file goes when it has not changed for as long as an upload is kept; one that somebody is at, stays."""

@@ -244,6 +244,27 @@ def test_there_may_be_so_many_and_so_large_ones(tmp_path: Path, desk: Desk) -> N
     assert spool.create(6, {}).length == 6
 
 
+def finished(spool: Spool, age: float = 0) -> str:
+    """An upload that was finished so many seconds ago."""
+    id = spool.append(spool.create(3, {}).id, 0, io.BytesIO(b"abc")).id
+    then = (spool._directory / id).stat().st_mtime - age
+    os.utime(spool._directory / id, (then, then))
+    return id
+
+
+def test_finished_ones_are_in_nobodys_way_and_only_the_last_are_remembered(tmp_path: Path, desk: Desk) -> None:
+    spool = Spool(tmp_path, Terms(2**20, uploads=2), desk)
+    done = [finished(spool, age) for age in (400, 100, 300, 200)]
+    going = [spool.create(3, {}) for _ in range(2)]
+    with pytest.raises(Busy):
+        spool.create(0, {})
+    assert [spool.look(id).result is not None for id in (done[1], done[3])] == [True, True]
+    for gone in (done[0], done[2]):
+        with pytest.raises(Missing):
+            spool.look(gone)
+    assert files(spool) == sorted([done[1], done[3], *(upload.id + end for upload in going for end in ("", ".part"))])
+
+
 def aged(spool: Spool, name: str) -> None:
     """Let the last change of a file be longer ago than an upload is kept."""
     then = (spool._directory / name).stat().st_mtime - spool.terms.seconds - 1

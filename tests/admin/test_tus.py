@@ -339,6 +339,13 @@ def test_so_many_may_be_under_way(tmp_path: Path) -> None:
         assert (refused.status, refused.headers["retry-after"]) == (503, "30")
 
 
+def test_those_that_are_finished_are_not_under_way(tmp_path: Path) -> None:
+    with serving(tmp_path, IMG_UPLOADS="2") as server:
+        done = [created(server, len(data), data) for data in map(picture, range(20, 25))]
+        assert [(answer.status, "image-hash" in answer.headers) for answer in done] == [(201, True)] * 5
+        assert server.ask("HEAD", done[-1].headers["location"], **V).headers["image-hash"] == hashlib.sha256(picture(24)).hexdigest()
+
+
 def test_a_session_that_is_gone_at_the_end_takes_nothing(server: Server) -> None:
     """The session is looked at when the upload begins, and again at its end."""
     typed(server, "session", "open", "short")
