@@ -149,15 +149,23 @@ class Spool:
         with self._opened(id) as part:
             upload = self._known(id)
             if part is not None and upload.result is None:
-                _put(part, upload.length, offset, b"")
-                if digest is None:
-                    _pour(source, part, upload.length, offset)
-                else:
-                    with self._proven(source, digest, upload.length - offset) as proven:
-                        _pour(proven, part, upload.length, offset)
+                self._add(part, upload, offset, source, digest)
             elif offset != upload.length or source.read(1):
                 raise OutOfStep(f"the upload is finished, and stands at {upload.length}")
         return self.look(id)
+
+    def _add(self, part: BinaryIO, upload: Upload, offset: int, source: Source, digest: Digest | None) -> None:
+        """Put all that `source` yields into the file of an upload that was not finished a moment ago."""
+        try:
+            _put(part, upload.length, offset, b"")
+            if digest is None:
+                _pour(source, part, upload.length, offset)
+            else:
+                with self._proven(source, digest, upload.length - offset) as proven:
+                    _pour(proven, part, upload.length, offset)
+        except Missing:
+            self._known(upload.id)  # or there is none any more
+            raise OutOfStep(f"the upload was finished meanwhile, and stands at {upload.length}") from None
 
     def remove(self, id: str) -> None:
         """End an upload and forget what came of it; what it has become stays."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -159,6 +159,28 @@ def test_a_dead_line_that_wakes_up_is_out_of_step(spool: Spool, desk: Desk) -> N
     assert outcome == [OutOfStep]
     spool.append(upload.id, 60_000, io.BytesIO(BYTES[60_000:200_000]))
     assert desk.kept == [BYTES[:200_000]]
+
+
+@pytest.mark.parametrize("digest", [None, Digest("sha1", hashlib.sha1(b"abc").digest())])
+def test_who_comes_after_the_finish_or_the_end_is_told_which(spool: Spool, digest: Digest | None) -> None:
+    """Another request finishes or ends the upload while the bytes of this one are still on their way."""
+
+    def overtaken(by: Callable[[str], object]) -> None:
+        upload = spool.create(3, {})
+        data = [b"abc", b""]
+
+        class Late:
+            def read(self, size: int = -1) -> bytes:
+                if len(data) == 2:
+                    by(upload.id)
+                return data.pop(0)
+
+        spool.append(upload.id, 0, Late(), digest)
+
+    with pytest.raises(OutOfStep, match="finished"):
+        overtaken(lambda one: spool.append(one, 0, io.BytesIO(b"abc")))
+    with pytest.raises(Missing):
+        overtaken(spool.remove)
 
 
 def test_what_is_refused_for_good_leaves_nothing(spool: Spool, desk: Desk) -> None:

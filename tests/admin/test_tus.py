@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,13 @@ def created(server: Server, length: int, body: bytes | None = None, **headers: s
 
 def patched(server: Server, url: str, offset: int, body: bytes, **headers: str) -> Response:
     return server.ask("PATCH", url, body, Upload_Offset=str(offset), Content_Type=MEDIA, **{**V, **headers})
+
+
+def head_of(server: Server, url: str, offset: int, length: int) -> bytes:
+    """The head of a request that goes on with an upload."""
+    head = f"PATCH {url} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nTus-Resumable: 1.0.0\r\n"
+    head += f"Upload-Offset: {offset}\r\nContent-Type: {MEDIA}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    return head.encode()
 
 
 def spooled(server: Server) -> list[str]:
@@ -308,12 +316,23 @@ def test_a_truncated_part_counts_as_far_as_it_came(server: Server) -> None:
     """`Content-Length` says more than comes before the client hangs up its side."""
     data = picture(10, 300_000)
     url = created(server, len(data)).headers["location"]
-    head = f"PATCH {url} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
-    head += f"Content-Type: {MEDIA}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    assert server.half(head.encode() + data[:200_000]).startswith(b"HTTP/1.1 400 ")
+    assert server.half(head_of(server, url, 0, len(data)) + data[:200_000]).startswith(b"HTTP/1.1 400 ")
     offset = int(server.ask("HEAD", url, **V).headers["upload-offset"])
     assert 100_000 < offset <= 200_000
     assert patched(server, url, offset, data[offset:]).status == 204
+
+
+def test_of_two_who_send_the_same_the_second_is_out_of_step(server: Server) -> None:
+    """One sends its head and waits; the other sends all; then the bytes of the first come."""
+    data = picture(12)
+    url = created(server, len(data)).headers["location"]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as line:
+        line.sendall(head_of(server, url, 0, len(data)))
+        time.sleep(0.5)
+        assert patched(server, url, 0, data).headers["image-new"] == "true"
+        line.sendall(data)
+        assert line.recv(2**16).startswith(b"HTTP/1.1 409 ")
+    assert server.ask("HEAD", url, **V).headers["upload-offset"] == str(len(data))
 
 
 @pytest.mark.parametrize(("token", "status"), [("", 401), ("img_wrong", 401), (None, 403)])
