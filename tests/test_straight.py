@@ -12,7 +12,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http import get_parser
 
-from imgproxy.errors import BadBody
+from imgproxy.errors import BadBody, TooSlow
 from imgproxy.web.body import PIECE, Body
 from imgproxy.web.straight import straight
 from tests.plain import png
@@ -61,6 +61,35 @@ def test_a_body_that_ends_too_early_is_no_body() -> None:
         body = Body({**environ, "CONTENT_LENGTH": "5000"}, 10_000)
         with pytest.raises(BadBody, match="only 1000 came"):
             list(body.pieces())
+        body.close()
+
+
+@pytest.mark.parametrize("way", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_came_before_the_end_is_handed_over_first(way: str, silent: bool) -> None:
+    data = bytes(number % 251 for number in range(3_000))
+    chunked = "chunked" in way
+    sent = b"bb8\r\n" + data + b"\r\n" if chunked else data
+    with arriving(sent, head=way) as (_, environ, sender):
+        told = {"HTTP_TRANSFER_ENCODING": "chunked"} if chunked else {"CONTENT_LENGTH": "5000"}
+        body = Body({**environ, **told}, 10_000, seconds=0.2)
+        if not silent:
+            sender.shutdown(socket.SHUT_WR)
+        assert (body.read(1_000), body.read(2**16)) == (data[:1_000], data[1_000:])
+        for _ in range(2):
+            with pytest.raises(TooSlow if silent else BadBody):
+                body.read(2**16)
+        body.close()
+
+
+def test_what_came_before_a_line_was_torn_is_handed_over_first() -> None:
+    with arriving(bytes(1_000), head="Content-Length: 5000") as (_, environ, sender):
+        body = Body({**environ, "CONTENT_LENGTH": "5000"}, 10_000)
+        environ["gunicorn.socket"].sendall(b"never read")
+        sender.close()
+        assert body.read(2**16) == bytes(1_000)
+        with pytest.raises(BadBody, match="only 1000 came"):
+            body.read(2**16)
         body.close()
 
 

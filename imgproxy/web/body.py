@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from imgproxy.errors import BadBody, TooLarge, TooSlow
+from imgproxy.errors import BadBody, Error, TooLarge, TooSlow
 from imgproxy.web.straight import straight
 
 PIECE = 1 << 18
@@ -104,6 +104,7 @@ class Body:
         self.read_bytes = 0
         self._due: Due | None = None
         self._over = False
+        self._wrong: Error | None = None
         if self.size is not None and self.size > most:
             raise TooLarge(f"{self.size} bytes were announced; at most {most} are taken here")
 
@@ -136,18 +137,19 @@ class Body:
             yield place[:count]
 
     def _read(self, size: int, read: Callable[[int], int]) -> int:
-        """Let the next piece be read, of at most that size; how much that is, 0 at the end."""
+        """Let the next piece be read, of at most that size; how much that is, 0 at the end.
+
+        What came before something went wrong is handed over first.
+        """
         wanted = min(size, PIECE) if self.size is None else min(size, PIECE, self.size - self.read_bytes)
-        if wanted == 0 or self._over:
+        if wanted == 0:
             return 0
-        count = self._waited_for(wanted, read)
+        count = 0 if self._over else self._waited_for(wanted, read)
         self.read_bytes += count
         if self.read_bytes > self._most:
             raise TooLarge(f"at most {self._most} bytes are taken here")
-        if count < wanted:
-            self._over = True
-            if self.size is not None:
-                raise BadBody(f"{self.size} bytes were announced, and only {self.read_bytes} came")
+        if count == 0 and self._wrong is not None:
+            raise self._wrong
         return count
 
     def close(self) -> None:
@@ -157,15 +159,18 @@ class Body:
             self._due = None
 
     def _waited_for(self, wanted: int, read: Callable[[int], int]) -> int:
+        """How much comes of a piece; if it is less, nothing more will, and what is wrong is noted."""
         if self._connection is not None:
             self._watched(self._connection, time.monotonic() + self._seconds)
+        broken: BadBody | None = None
         try:
             count = read(wanted)
-        except Exception as error:  # whatever a server raises when its client is gone, or sends what is no body
-            raise self._too_slow() or BadBody("the body is broken, or ended too early") from error
-        late = self._too_slow()
-        if late is not None and count < wanted:
-            raise late
+        except Exception:  # whatever a server raises when its client is gone, or sends what is no body
+            broken = BadBody("the body is broken, or ended too early")
+            count = _left(wanted, read)
+        if count < wanted:
+            self._over = True
+            self._wrong = self._too_slow() or broken or self._too_short(self.read_bytes + count)
         return count
 
     def _watched(self, connection: socket.socket, at: float) -> None:
@@ -177,6 +182,17 @@ class Body:
 
     def _too_slow(self) -> TooSlow | None:
         return TooSlow("the body came too slowly") if self._due is not None and self._due.late else None
+
+    def _too_short(self, came: int) -> BadBody | None:
+        return None if self.size is None else BadBody(f"{self.size} bytes were announced, and only {came} came")
+
+
+def _left(wanted: int, read: Callable[[int], int]) -> int:
+    """What a server still holds of a piece that it could not make whole."""
+    try:
+        return read(wanted)
+    except Exception:  # it is broken for good
+        return 0
 
 
 def _announced(environ: Mapping[str, Any]) -> int | None:

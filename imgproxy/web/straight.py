@@ -24,7 +24,7 @@ class Straight:
         place = place[: self._reader.length]
         filled = 0
         while filled < len(place):
-            count = self._take_ahead(place[filled:]) or self._connection.recv_into(place[filled:])
+            count = self._take_ahead(place[filled:]) or self._come(place[filled:])
             if count == 0:
                 break
             filled += count
@@ -35,6 +35,13 @@ class Straight:
         """So many bytes, or what there is before the end."""
         place = memoryview(bytearray(min(size, self._reader.length)))
         return bytes(place[: self.readinto(place)])
+
+    def _come(self, place: memoryview) -> int:
+        """What comes next from the connection; nothing once it is cut, however it is."""
+        try:
+            return self._connection.recv_into(place)
+        except OSError:
+            return 0
 
     def _take_ahead(self, place: memoryview) -> int:
         """What gunicorn has read ahead, as far as there is room; the rest stays there."""
