@@ -7,9 +7,11 @@ import hashlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +389,30 @@ def test_a_session_that_is_gone_at_the_end_takes_nothing(server: Server) -> None
     typed(server, "session", "discard", "short")
     assert patched(server, url, 50, data[50:]).status == 404
     assert server.ask("HEAD", url, **V).status == 404
+
+
+def test_a_session_that_was_committed_meanwhile_takes_nothing_either(server: Server) -> None:
+    data, session = picture(14), server.ask("POST", "/admin/sessions", {}).json["id"]
+    url = created(server, len(data), Upload_Metadata=spelled(session=session)).headers["location"]
+    assert patched(server, url, 0, data[:50]).status == 204
+    assert server.ask("POST", f"/admin/images?session={session}", picture(15), Content_Type="image/png").status == 201
+    n = server.ask("POST", f"/admin/commit?session={session}").json["n"]
+    refused = patched(server, url, 50, data[50:])
+    assert (refused.status, refused.json["detail"]) == (404, f"session {session} was closed by commit {n}")
+    assert server.ask("HEAD", url, **V).status == 404
+    assert not [name for name in spooled(server) if name.startswith(url.rpartition("/")[2])]
+
+
+def test_while_its_session_is_being_committed_an_upload_stays(server: Server) -> None:
+    """The commit may fail, and the session go on."""
+    data, session = picture(16), server.ask("POST", "/admin/sessions", {"name": "busy"}).json["id"]
+    url = created(server, len(data), Upload_Metadata=spelled(session="busy")).headers["location"]
+    with closing(sqlite3.connect(server.data / "words" / "words.db", isolation_level=None)) as words:
+        words.execute("UPDATE sessions SET committing = 1 WHERE id = ?", (session,))
+        assert patched(server, url, 0, data).status == 423
+        assert server.ask("HEAD", url, **V).status == 423
+        words.execute("UPDATE sessions SET committing = NULL WHERE id = ?", (session,))
+    assert server.ask("HEAD", url, **V).headers["image-hash"] == hashlib.sha256(data).hexdigest()
 
 
 def typed(server: Server, *words: str) -> None:

@@ -17,12 +17,14 @@ from typing import Any, BinaryIO
 import falcon
 import msgspec
 
-from imgproxy.errors import BadBody, BadRecord, Error, Mismatch, WrongVersion
+from imgproxy.errors import BadBody, BadRecord, Error, Locked, Mismatch, NoSession, SessionClosed, WrongVersion
+from imgproxy.images import Sums
 from imgproxy.resumable import ALGORITHMS, Digest, Told, Upload
 from imgproxy.web import operation as form
 from imgproxy.web.admin import models, receiving
 from imgproxy.web.admin.office import Office, Opening
-from imgproxy.web.admin.receiving import Saying
+from imgproxy.web.admin.receiving import Saying, Wish
+from imgproxy.web.admin.sessions import CLOSED, NO_SESSION
 from imgproxy.web.operation import Answer, Asked, Operation, Reply
 
 PATH = "/admin/uploads"
@@ -59,9 +61,24 @@ def kept(office: Office, file: BinaryIO, said: Told) -> Told:
     sums = office.images.sums(file)
     if said["sha256"] and sums.sha256 != said["sha256"]:
         raise Mismatch("the whole does not have the sha256 that was announced")
-    wish = receiving.wished(office, msgspec.convert(said["saying"], Saying), said["author"], edits=bool(said.get("edits")))
-    done: Told = msgspec.to_builtins(receiving.kept(office, file, sums, wish))
+    done: Told = msgspec.to_builtins(_kept(office, file, sums, _wished(office, said)))
     return done
+
+
+def _wished(office: Office, said: Told) -> Wish:
+    """What was wished when it began; a session that was committed since takes it no more than one that was discarded."""
+    try:
+        return receiving.wished(office, msgspec.convert(said["saying"], Saying), said["author"], edits=bool(said.get("edits")))
+    except SessionClosed as error:
+        raise NoSession(str(error)) from error
+
+
+def _kept(office: Office, file: BinaryIO, sums: Sums, wish: Wish) -> models.Uploaded:
+    """Keep a file as it is wished; while its session is being committed, which may yet fail, nothing is decided."""
+    try:
+        return receiving.kept(office, file, sums, wish)
+    except SessionClosed as error:
+        raise Locked(str(error)) from error
 
 
 def operations(opening: Opening) -> tuple[Operation, ...]:
@@ -116,7 +133,10 @@ def _beginning(opening: Opening) -> tuple[Operation, ...]:
             },
             answers={
                 201: Answer("It has begun.", models.Uploaded, headers={"Location": "Where to send the bytes.", **_OFFSET, **_RESULT}),
+                404: NO_SESSION,
+                409: CLOSED,
                 412: Answer("Another version of the protocol."),
+                423: Answer("All of it came at once, and its session is just being committed; nothing is left of it."),
                 460: Answer("The bytes do not have the checksum that came with them."),
             },
         ),
@@ -140,9 +160,9 @@ def _going_on(opening: Opening) -> tuple[Operation, ...]:
         return Reply(status=204)
 
     there = {
-        404: Answer("No such upload, or none any more."),
+        404: Answer("No such upload, or none any more; or it is complete, and its session is no longer open."),
         412: Answer("Another version of the protocol."),
-        423: Answer("It is just being finished."),
+        423: Answer("It is just being finished, or its session is just being committed."),
     }
     return (
         Operation(
