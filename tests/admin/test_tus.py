@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -257,6 +258,30 @@ def test_the_last_answer_says_what_it_has_become_and_says_it_again(server: Serve
     assert (second.status, second.json["new"]) == (201, False)
 
 
+def test_who_looks_is_told_what_was_said_at_the_beginning(server: Server) -> None:
+    data, said = picture(17), "filename YSBiLnBuZw==, title U8O2bm5l,description"
+    url = created(server, len(data), Upload_Metadata=said).headers["location"]
+    assert server.ask("HEAD", url, **V).headers["upload-metadata"] == said
+    assert "upload-metadata" not in patched(server, url, 0, data).headers
+    assert server.ask("HEAD", url, **V).headers["upload-metadata"] == said
+
+
+@pytest.mark.parametrize("said", ["", spelled(description="word " * 400)])
+def test_who_said_nothing_or_much_is_told_nothing_of_it(server: Server, said: str) -> None:
+    url = created(server, 5, Upload_Metadata=said).headers["location"]
+    looked = server.ask("HEAD", url, **V)
+    assert (looked.status, "upload-metadata" in looked.headers) == (200, False)
+
+
+def test_an_upload_begun_by_an_older_server_can_be_looked_at(server: Server) -> None:
+    url = created(server, 5, Upload_Metadata=spelled(title="old")).headers["location"]
+    note = server.data / "uploads" / url.rpartition("/")[2]
+    told = json.loads(note.read_bytes())
+    del told["said"]["metadata"]
+    note.write_text(json.dumps(told))
+    assert server.ask("HEAD", url, **V).status == 200
+
+
 @pytest.mark.parametrize(
     ("method", "headers", "status"),
     [
@@ -269,6 +294,7 @@ def test_the_last_answer_says_what_it_has_become_and_says_it_again(server: Serve
         ("POST", {"Upload_Defer_Length": "1"}, 400),
         ("POST", {"Upload_Length": str(2**40)}, 413),
         ("POST", {"Upload_Length": "5", "Upload_Metadata": "title !!!"}, 400),
+        ("POST", {"Upload_Length": "5", "Upload_Metadata": "\xa0,title YQ=="}, 422),
         ("POST", {"Upload_Length": "5", "Upload_Metadata": "title /w=="}, 422),
         ("POST", {"Upload_Length": "5", "Upload_Metadata": "titel YQ=="}, 422),
         ("POST", {"Upload_Length": "5", "Upload_Metadata": "title YQ==,title YQ=="}, 422),

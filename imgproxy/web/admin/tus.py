@@ -1,8 +1,8 @@
 """Uploads that may be interrupted, by the tus protocol 1.0: creation (with the first bytes), offsets, checksums, termination, expiration.
 
 What `Upload-Metadata` may say is what the query of `POST /admin/images` may (`tags` and `hints` with commas), and `sha256`, which the whole
-is compared with. What clients say of a file beside that (`filename` and the like) is not kept. The answer that ends an upload says what it
-has become: in headers, and in JSON for who asks for JSON.
+is compared with. What clients say of a file beside that (`filename` and the like) is in no record. The answer that ends an upload says what
+it has become: in headers, and in JSON for who asks for JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ MEDIA = "application/offset+octet-stream"
 
 _ID = "[0-9a-f]{32}"
 _NUMBER = re.compile("[0-9]{1,15}")
+_METADATA = 2_048
+"""Metadata up to this length is given back. With more the head of an answer may be larger than a proxy takes, and nobody would hear it."""
 _IGNORED = frozenset("filename filetype name type relativePath lastModified".split())
 _RESULT = {
     "Image-Hash": "The hash of the original, when the upload is complete.",
@@ -42,6 +44,7 @@ _RESULT = {
     "Image-New": "Whether it was not here before.",
     "Image-Said": "Whether its record says what was to be said of it.",
 }
+_AS_SAID = {"Upload-Metadata": f"What was said at the beginning, if that had no more than {_METADATA} characters."}
 _OFFSET = {"Upload-Offset": "How many bytes are here.", "Upload-Expires": "When they are forgotten if no more come."}
 
 
@@ -99,10 +102,13 @@ def _beginning(opening: Opening) -> tuple[Operation, ...]:
     def create(asked: Asked[Any]) -> Reply:
         _must_speak(asked)
         office = opening.get()
-        saying, sha256 = _said(asked.headers.get("upload-metadata", ""))
+        metadata = asked.headers.get("upload-metadata", "")
+        saying, sha256 = _said(metadata)
         edits = asked.may("write")
         receiving.wished(office, saying, asked.author, edits=edits)
         said = {"saying": msgspec.to_builtins(saying), "sha256": sha256, "author": asked.author, "edits": edits}
+        if len(metadata) <= _METADATA:
+            said["metadata"] = metadata
         upload = office.partial.create(_number(asked, "upload-length"), said)
         if asked.media == MEDIA:
             upload = _with_first_bytes(office, upload, asked)
@@ -147,7 +153,8 @@ def _going_on(opening: Opening) -> tuple[Operation, ...]:
     def look(asked: Asked[Any]) -> Reply:
         _must_speak(asked)
         upload = opening.get().partial.look(asked.path["id"])
-        return _told(asked, upload, 200, {"Upload-Length": str(upload.length)})
+        metadata = upload.said.get("metadata")
+        return _told(asked, upload, 200, {"Upload-Length": str(upload.length)} | ({"Upload-Metadata": metadata} if metadata else {}))
 
     def append(asked: Asked[Any]) -> Reply:
         _must_speak(asked)
@@ -173,7 +180,7 @@ def _going_on(opening: Opening) -> tuple[Operation, ...]:
             what="How much of an upload is here.",
             call=look,
             parts={"id": _ID},
-            answers={200: Answer("It stands in the headers.", headers={**_OFFSET, **_RESULT}), **there},
+            answers={200: Answer("It stands in the headers.", headers={**_OFFSET, **_AS_SAID, **_RESULT}), **there},
             writes=False,
         ),
         Operation(
@@ -262,12 +269,12 @@ def _digest(asked: Asked[Any]) -> Digest | None:
 def _said(text: str) -> tuple[Saying, str]:
     """What the metadata says, and the SHA-256 of the whole."""
     said: dict[str, Any] = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
+    for pair in filter(None, (part.strip(" \t") for part in text.split(","))):
         name, _, value = pair.partition(" ")
         if name in said:
             raise BadRecord(name, "is said twice")
         try:
-            said[name] = _decoded("Upload-Metadata", value.strip()).decode()
+            said[name] = _decoded("Upload-Metadata", value.strip(" \t")).decode()
         except UnicodeDecodeError as error:
             raise BadRecord(name, "is no text") from error
     known = {name: value for name, value in said.items() if name not in _IGNORED}
