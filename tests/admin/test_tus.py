@@ -376,6 +376,51 @@ def test_of_two_who_send_the_same_the_second_is_out_of_step(server: Server) -> N
     assert server.ask("HEAD", url, **V).headers["upload-offset"] == str(len(data))
 
 
+def meant(server: Server, method: str, url: str, body: bytes | None = None, *, token: str | None = None, **headers: str) -> Response:
+    return server.ask("POST", url, body, token=token, X_HTTP_Method_Override=method, **{**V, **headers})
+
+
+def test_who_can_only_post_says_which_method_is_meant(server: Server) -> None:
+    data = picture(18)
+    url = meant(server, "POST", PATH, Upload_Length=str(len(data))).headers["location"]
+    assert meant(server, "PATCH", url, data[:50], Upload_Offset="0", Content_Type=MEDIA).headers["upload-offset"] == "50"
+    looked = meant(server, "HEAD", url)
+    assert (looked.status, looked.body, looked.headers["upload-offset"]) == (200, b"", "50")
+    assert meant(server, "PATCH", url, data[50:], Upload_Offset="50", Content_Type=MEDIA).headers["image-new"] == "true"
+    looked = meant(server, "HEAD", url, Accept="application/json")
+    assert (looked.status, looked.body, looked.headers["content-length"]) == (200, b"", "0")
+    assert meant(server, "DELETE", url).status == 204
+    gone = meant(server, "HEAD", url)
+    assert (gone.status, gone.body, gone.headers["tus-resumable"]) == (404, b"", "1.0.0")
+    assert meant(server, "OPTIONS", PATH, token="").headers["tus-version"] == "1.0.0"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "patch", "WEBSOCKET", "BREW", "\xe9"])
+def test_a_method_that_is_not_there_cannot_be_meant(server: Server, method: str) -> None:
+    url = created(server, 5).headers["location"]
+    assert meant(server, method, url).status in (400, 405)
+    assert server.ask("HEAD", url, **V).headers["upload-offset"] == "0"
+
+
+def test_another_method_can_be_meant_by_a_post_to_uploads_alone(server: Server) -> None:
+    url = created(server, 5).headers["location"]
+    assert server.ask("GET", url, X_HTTP_Method_Override="DELETE", **V).status == 405
+    assert server.ask("HEAD", url, X_HTTP_Method_Override="DELETE", **V).status == 200
+    session = server.ask("POST", "/admin/sessions", {"name": "meant"}).json["id"]
+    assert meant(server, "DELETE", f"/admin/sessions/{session}").status == 405
+    assert server.ask("GET", f"/admin/sessions/{session}").status == 200
+
+
+def test_what_is_meant_needs_the_scope_that_it_needs_otherwise(server: Server) -> None:
+    url = created(server, 5).headers["location"]
+    assert meant(server, "DELETE", url, token="").status == 401
+    tokens = TokenFile(server.data)
+    token = tokens.add("means-well", ["write"])
+    assert [meant(server, method, url, token=token).status for method in ("DELETE", "HEAD")] == [403, 403]
+    tokens.revoke("means-well")
+    assert server.ask("HEAD", url, **V).status == 200
+
+
 @pytest.mark.parametrize(("token", "status"), [("", 401), ("img_wrong", 401), (None, 403)])
 def test_who_may_not_upload_may_not_look_either(server: Server, token: str | None, status: int) -> None:
     url = created(server, 5).headers["location"]

@@ -49,14 +49,26 @@ _OFFSET = {"Upload-Offset": "How many bytes are here.", "Upload-Expires": "When 
 
 
 class Protocol:
-    """Falcon middleware that has every answer say which version is spoken."""
+    """Falcon middleware: another method may be meant than the one that comes, and every answer says which version is spoken."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Take a POST for what its sender means by it, who cannot send other methods."""
+        if _is_ours(req) and req.method == "POST":
+            req.method = req.get_header("X-HTTP-Method-Override") or "POST"
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool) -> None:
         """Say so."""
-        if req.path == PATH or req.path.startswith(f"{PATH}/"):
-            resp.set_header("Tus-Resumable", VERSION)
-            if resp.status_code == 412:
-                resp.set_header("Tus-Version", VERSION)
+        if not _is_ours(req):
+            return
+        resp.set_header("Tus-Resumable", VERSION)
+        if resp.status_code == 412:
+            resp.set_header("Tus-Version", VERSION)
+        if req.method == "HEAD" and req.env["REQUEST_METHOD"] == "POST":
+            resp.data = None  # its length would be told, and who has sent a POST would wait for it
+
+
+def _is_ours(req: falcon.Request) -> bool:
+    return req.path == PATH or req.path.startswith(f"{PATH}/")
 
 
 def kept(office: Office, file: BinaryIO, said: Told) -> Told:
@@ -188,7 +200,8 @@ def _going_on(opening: Opening) -> tuple[Operation, ...]:
             method="PATCH",
             path=f"{PATH}/{{id}}",
             scope="upload",
-            what="Go on with an upload: the bytes that follow `Upload-Offset`.",
+            what="Go on with an upload: the bytes that follow `Upload-Offset`."
+            " Who cannot send PATCH, DELETE or HEAD sends POST with `X-HTTP-Method-Override`.",
             call=append,
             parts={"id": _ID},
             body=form.Upload((MEDIA,), 2**40),
