@@ -274,16 +274,13 @@ def test_who_may_only_upload_says_nothing_of_a_picture_that_has_a_record(server:
         assert fetched("/admin/fetch", {"title": "first"}, uploader) == ("succeeded", [])
         assert fetched("/v1/fetch", {"page_url": "http://x.test/"}, uploader) == ("warning", why)
     assert told(upload("/v1/upload/", "last", writer)) == (200, True, "last")
-    assert server.ask("POST", "/admin/commit").status == 201
-    assert server.ask("DELETE", f"/admin/images/{hashlib.sha256(data).hexdigest()}").status == 204
-    assert told(upload("/admin/images", "last", uploader)) == (200, False, None)
-    assert told(upload("/admin/images", "last", writer)) == (200, True, "last")
     assert told(by_parts("very last", writer))[1:] == (True, "very last")
     assert fetched("/v1/fetch", {"domain": "said", "dkey": "again"}, writer) == ("succeeded", [])
     assert server.ask("POST", "/admin/commit").status == 201
     hash = hashlib.sha256(data).hexdigest()
     assert server.ask("DELETE", f"/admin/images/{hash}").status in (200, 202, 204)
-    assert told(upload("/admin/images", "other", uploader)) == (200, False, "very last")  # which keeps no writer from deleting it
+    for title in ("other", "very last"):
+        assert told(upload("/admin/images", title, uploader)) == (200, False, None)  # which keeps no writer from deleting it
     assert server.ask("POST", "/admin/commit").status == 201
     assert public(server, f"/v1/images/{hash}/metadata").status == 404
 
