@@ -78,8 +78,11 @@ class Target:
         return f"{self.scheme}://{f'[{address}]' if ':' in address else address}:{self.port}{self.path}"
 
     def follow(self, location: str) -> str:
-        """Where a redirect from here leads."""
-        return urljoin(str(self), location)
+        """Where a redirect from here leads, or `BadAddress`."""
+        try:
+            return urljoin(str(self), location)
+        except ValueError:
+            raise BadAddress("not a URL") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ Body: TypeAlias = bytes | Iterable[bytes] | BinaryIO | None
 
 _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "imgproxy"}
 _LONGEST = 86_400.0
+_SAID = "imgproxy.headers"
 _OURS_TO_MEND = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError)
 
 
@@ -50,7 +51,7 @@ class Answer:
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
         self.status = response.status_code
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.extensions[_SAID].items()}
 
     @property
     def peer(self) -> str:
@@ -98,6 +99,7 @@ class Line:
             verify=trust if trust is not None else trusting(),
             trust_env=False,
             follow_redirects=False,
+            event_hooks={"response": [_location_unread]},
         )
 
     @contextmanager
@@ -131,6 +133,12 @@ def trusting(file: str | None = None) -> ssl.SSLContext:
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
+
+
+def _location_unread(response: httpx.Response) -> None:
+    """Keep from httpx where a redirect leads: it reads that without following, and says of what is no URL that the server broke off."""
+    response.extensions[_SAID] = response.headers.copy()
+    response.headers.pop("location", None)
 
 
 @contextmanager

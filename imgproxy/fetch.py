@@ -278,7 +278,7 @@ def _mark(headers: Mapping[str, str]) -> str:
         changed = parsedate_to_datetime(headers["last-modified"])
         answered = parsedate_to_datetime(headers["date"])
         return headers["last-modified"] if (answered - changed).total_seconds() >= _SURELY_OLD else ""
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, OverflowError, TypeError):
         return ""
 
 

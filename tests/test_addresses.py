@@ -172,3 +172,6 @@ def test_a_redirect_leads_from_where_it_stands() -> None:
     assert [target.follow(to) for to in ("d", "/d", "//e.org/d", "http://e.org/")] == [
         *("https://example.org/a/d", "https://example.org/d", "https://e.org/d", "http://e.org/")
     ]
+    for to in ("http://[", "//[::1", "http://[v1.a"):
+        with pytest.raises(BadAddress):
+            target.follow(to)

@@ -59,16 +59,36 @@ def endless(asked: Asked) -> None:
         asked.wfile.write(b"x" * 65536)
 
 
+DATES = {
+    "year": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+    "zone": "Mon, 01 Jan 2024 00:00:00 +99999999999999",
+    "none": "x",
+}
+
+
+def dated(asked: Asked) -> None:
+    """Breaks off once, and says of the picture that it is of no day that there is."""
+    first = asked.server.asked[asked.path] == 1
+    words = {"last_modified": DATES[asked.path.rpartition("/")[2]], "date": "Mon, 01 Jan 2024 00:00:00 GMT"}
+    asked.answer(200, PICTURE[:50_000] if first else PICTURE, length=str(len(PICTURE)), **words)
+    if first:
+        asked.hang_up()
+
+
 HABITS = {
     "good": lambda asked: asked.answer(200, PICTURE, content_type="image/jpeg; charset=binary"),
     "hop": lambda asked: asked.answer(302, location="/good"),
     "circle": lambda asked: asked.answer(301, location="/circle"),
     "private": lambda asked: asked.answer(302, location="http://169.254.169.254/latest/meta-data/"),
     "nowhere": lambda asked: asked.answer(302),
+    "noport": lambda asked: asked.answer(302, location="http://a:x/"),
+    "bracket": lambda asked: asked.answer(302, location="http://["),
+    "future": lambda asked: asked.answer(302, location="http://[v1.a]/"),
     "odd": lambda asked: asked.answer(302, location="gopher://127.0.0.1/"),
     "third": broken_off,
     "changing": changing,
     "nomark": no_mark,
+    "dated": dated,
     "text": lambda asked: asked.answer(200, b"<html>" * 100, content_type="image/png"),
     "empty": lambda asked: asked.answer(200, content_type="image/png"),
     "large": lambda asked: asked.answer(200, PICTURE, length="1000001"),
@@ -98,7 +118,7 @@ def window(server: Stranger, told: Told | None = None, bounds: Bounds = BOUNDS, 
     return Window(rules, bounds, (told if told is not None else Told()).hear, **more)
 
 
-@pytest.mark.parametrize("path", ["/good", "/hop", "/third", "/nomark", "/once"])
+@pytest.mark.parametrize("path", ["/good", "/hop", "/third", "/nomark", "/once", *(f"/dated/{which}" for which in DATES)])
 def test_a_picture_comes_whole_whatever_happens_on_the_way(server: Stranger, tmp_path: Path, path: str) -> None:
     fetched = window(server).fetch(server.url(path), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == PICTURE
@@ -130,6 +150,9 @@ def test_two_halves_of_two_pictures_never_meet(server: Stranger, tmp_path: Path)
         ("/circle", CallFailed, 6),
         ("/private", BadAddress, 1),
         ("/odd", BadAddress, 1),
+        ("/noport", BadAddress, 1),
+        ("/bracket", BadAddress, 1),
+        ("/future", BadAddress, 1),
         ("/text", NotAnImage, 1),
         ("/empty", NotAnImage, 1),
         ("/large", TooMuch, 1),
