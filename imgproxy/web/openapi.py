@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from imgproxy.web.operation import COMMON, JSON, NEEDING_A_TOKEN, PROBLEM, Answer, Operation, Problem, Upload
+from imgproxy.web.operation import COMMON, JSON, NEEDING_A_TOKEN, PROBLEM, TAKING_NO_BODY, Answer, Operation, Problem, Upload
 
 _PART = re.compile(r"\{(\w+)\}")
 _SCHEMAS = "#/components/schemas/"
-_OF_BODIES = (408, 413, 415)
+_OF_BODIES = (413, 415)
 _BY_THE_SERVER = {414: "The request line is too long.", 431: "The headers are too long, or too many."}
 """What the server refuses by itself, before any operation is looked for, with a few words of HTML."""
 _NOT_HERE = Answer("Nothing of that name is here.")
@@ -41,9 +41,9 @@ def document(operations: Sequence[Operation], title: str, what: str) -> dict[str
 
 def answers_of(operation: Operation) -> dict[int, Answer]:
     """All that an operation may answer, in the order of their statuses."""
-    found: dict[int, Answer] = {
-        status: answer for status, answer in COMMON.items() if operation.body is not None or status not in _OF_BODIES
-    }
+    found = {status: answer for status, answer in COMMON.items() if operation.body is not None or status not in _OF_BODIES}
+    if operation.body is None:
+        found |= TAKING_NO_BODY
     if operation.scope is not None:
         found |= NEEDING_A_TOKEN
     if operation.parts:

@@ -28,6 +28,8 @@ JSON = "application/json"
 JSON_BYTES = 2**18
 """The longest JSON body that is looked at."""
 
+_OF_ANY_SIZE = 2**62
+
 Values = TypeVar("Values")
 
 
@@ -88,8 +90,8 @@ class Reply:
 class Operation:
     """A row of the table.
 
-    `scope` is None where no token is needed, `any` where any token will do; `body` a type of JSON, an `Upload`, or None for no body; who
-    has nothing to say may leave away one that is `optional`.
+    `scope` is None where no token is needed, `any` where any token will do; `body` a type of JSON, an `Upload`, or None: then one is
+    refused. Who has nothing to say may leave away one that is `optional`.
     `answers` holds what is particular to it: what every operation may answer is in `COMMON` and `NEEDING_A_TOKEN`. `parts` gives
     a regular expression for each part of the path in braces; `headers` are those of a request that it reads, with a sentence each.
     """
@@ -133,6 +135,15 @@ COMMON: Mapping[int, Answer] = {
     503: Answer("Not just now; come back after `Retry-After` seconds.", Problem, PROBLEM, {"Retry-After": "Seconds."}),
 }
 """What any operation may answer."""
+
+TAKING_NO_BODY: Mapping[int, Answer] = {
+    422: Answer(
+        "A field is wrong, or there is a body, which is not read here: what is said goes into the query. `field` says which.",
+        Problem,
+        PROBLEM,
+    ),
+}
+"""And any that has no body."""
 
 NEEDING_A_TOKEN: Mapping[int, Answer] = {
     401: Answer("No token, or none that is known.", Problem, PROBLEM, {"WWW-Authenticate": "How to say who you are."}),
@@ -199,6 +210,7 @@ def _asked(
     media = (req.content_type or "").partition(";")[0].strip().lower()
     headers = {name.lower(): value for name, value in req.headers.items()}
     if operation.body is None:
+        _bodiless(req, seconds)
         return Asked(who, parts, query, None, headers, media), None
     upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, JSON_BYTES)
     right = "*/*" in upload.media or media in upload.media
@@ -216,6 +228,16 @@ def _asked(
     if not right:
         raise _wrong(upload)
     return Asked(who, parts, query, read_json(operation.body, data), headers, media), None
+
+
+def _bodiless(req: falcon.Request, seconds: float) -> None:
+    """Refuse a body where none is read: whoever says something in it would be done something else for."""
+    body = Body(req.env, _OF_ANY_SIZE, seconds)
+    try:
+        if body.size or body.read(1):
+            raise errors.BadRecord("body", "is not read here; what is said goes into the query")
+    finally:
+        body.close()
 
 
 def _wrong(upload: Upload) -> errors.WrongType:

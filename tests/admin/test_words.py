@@ -129,6 +129,40 @@ def test_a_body_that_is_no_json_is_refused(server: Server, body: bytes, kind: st
     assert server.ask("PATCH", f"/admin/images/{hash}", body, Content_Type=kind).status == status
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/admin/commit"),
+        ("POST", "/admin/commits/1/revert"),
+        ("POST", "/admin/sync"),
+        ("POST", "/admin/snapshot?wait=false"),
+        ("POST", "/admin/tasks/0123456789abcdef/retry"),
+        ("DELETE", f"/admin/images/{'0' * 64}"),
+        ("GET", "/admin/images"),
+        ("GET", "/v1/images"),
+    ],
+)
+def test_a_body_where_none_is_read_is_refused_and_nothing_is_done(server: Server, method: str, path: str, chunked: bool) -> None:
+    uploaded(server)
+    before = server.ask("GET", "/admin/status").json["commit"]
+    said = json.dumps({"session": opened(server)}).encode()
+    answer = server.ask(method, path, iter([said]) if chunked else said, Content_Type="application/json")
+    assert (answer.status, answer.json["field"], "query" in answer.json["detail"]) == (422, "body", True)
+    assert server.ask("GET", "/admin/status").json["commit"] == before
+
+
+@pytest.mark.parametrize("body", [b"", iter([b""])])
+def test_a_body_of_no_bytes_is_none(server: Server, body: Any) -> None:
+    assert server.ask("POST", "/admin/proof", body, Content_Type="application/json").status == 200
+    assert server.ask("GET", "/admin/images", body).status == 200
+
+
+def test_a_large_body_where_none_is_read_is_refused_unread(server: Server) -> None:
+    head = f"POST /admin/commit HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nContent-Length: {10**12}\r\n"
+    assert b" 422 " in server.half(f"{head}\r\n".encode()).partition(b"\r\n")[0]
+
+
 def test_an_edit_of_what_changed_meanwhile_is_refused(server: Server) -> None:
     hash = live(server)
     tag = server.ask("GET", f"/admin/images/{hash}").headers["etag"]
