@@ -213,6 +213,11 @@ def test_a_broken_form_is_refused(server: Server, body: bytes, kind: str) -> Non
     assert nothing_is_left(server, png(20, 20, 5))
 
 
+def test_a_form_without_a_file_is_refused(server: Server) -> None:
+    answer = upload(server, b"--limit--\r\n", Content_Type="multipart/form-data; boundary=limit")
+    assert (answer.status, answer.json["detail"]) == (422, "the form has no file")
+
+
 def test_fields_of_a_form_are_no_files(server: Server) -> None:
     body = b'--limit\r\nContent-Disposition: form-data; name="title"\r\n\r\nA title\r\n--limit--\r\n'
     answer = upload(server, body, Content_Type="multipart/form-data; boundary=limit")

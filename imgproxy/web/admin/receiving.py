@@ -103,6 +103,8 @@ def _upload(office: Office, asked: Asked[Body]) -> Reply:
         if asked.media.partition(";")[0].strip().lower() != MULTIPART:
             return _one(office, office.inbox.whole(asked.body, asked.headers, held), wish)
         files = office.inbox.form(asked.body, asked.media, asked.headers, held)
+        if not files:
+            raise BadRecord("", "the form has no file")
         if len(files) == 1 and isinstance(files[0], Arrived):
             return _one(office, files[0], wish)
         if len(files) == 1 and isinstance(files[0], Refused):
