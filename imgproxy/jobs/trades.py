@@ -51,7 +51,7 @@ def check(order: Order, callback: str, shop: Shop) -> Order:
 
 
 def _to_commit(session: str, shop: Shop) -> str:
-    """The id of a session that is open, or was committed: asked again, the answer is the same commit."""
+    """The id of a session that is open, or of one that was committed: asked again by that, the answer is the same commit."""
     try:
         return shop.words.sessions.find(session).id
     except NoSession:

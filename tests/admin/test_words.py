@@ -259,6 +259,15 @@ def test_an_unknown_session_is_404_and_a_closed_one_409(server: Server) -> None:
     assert (again.status, again.json["n"]) == (201, n)
 
 
+def test_a_name_is_free_again_when_its_session_is_committed(server: Server) -> None:
+    first = opened(server, "free")
+    uploaded(server, "free")
+    n = committed(server, "free")
+    assert server.ask("POST", "/admin/commit?session=free").status == 404
+    assert opened(server, "free") != first
+    assert committed(server, first) == n
+
+
 def test_a_conflict_names_the_records_and_changes_nothing(server: Server) -> None:
     hash = live(server)
     one, other = opened(server), opened(server)

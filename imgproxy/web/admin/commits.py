@@ -60,7 +60,10 @@ def operations(opening: Opening) -> tuple[Operation, ...]:
             call=lambda asked: _commit(opening.get(), asked),
             query=Committing,
             answers={
-                201: Answer("It is committed; asked again, the answer is the same commit.", models.Commit),
+                201: Answer(
+                    "It is committed; asked again by the id of the session, the answer is the same commit. Its name is free again.",
+                    models.Commit,
+                ),
                 200: Answer("There was nothing to commit.", models.Commit),
                 202: ORDERED,
                 404: Answer("No such session is open.", Problem, PROBLEM),
