@@ -319,3 +319,10 @@ def test_a_picture_is_had_by_its_name(client: Client) -> None:
         assert b"".join(pieces) == data
     with pytest.raises(Missing), client.picture("0" * 64 + ".png"):
         pass
+
+
+def test_renditions_of_no_images_are_not_renditions_of_all(client: Client) -> None:
+    with pytest.raises(BadRecord) as told:
+        client.derive(suffixes=["-8x8.png"], hashes=[])
+    assert told.value.field == "hashes"
+    assert client.task(client.derive(suffixes=["-8x8.png"]).id).order["hashes"] == []

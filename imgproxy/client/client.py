@@ -191,7 +191,10 @@ class Client:
         return self._task("/admin/fetch", {"url": url, "callback": callback, **said})
 
     def derive(self, *, callback: str = "", **wanted: Any) -> Task:
-        """Have renditions made: `suffixes` and `presets` of `hashes`, of what a `query` finds or of all; `names`; or what is `missing`."""
+        """Have renditions made: `suffixes` and `presets` of `hashes`, of what a `query` finds or of all; `names`; or what is `missing`.
+
+        An empty list of `hashes` is refused: it does not mean all.
+        """
         path = "/admin/derive/missing" if wanted.pop("missing", False) else "/admin/derive"
         return self._task(path, {"callback": callback, **wanted})
 
@@ -240,7 +243,7 @@ class Client:
         return value_of(Task, self._asking.ask(_post(f"/admin/letters/{id}/retry", None)).json())
 
     def _task(self, path: str, order: Mapping[str, Any]) -> Task:
-        said = {name: value for name, value in order.items() if value not in ("", (), [], {}, False)}
+        said = {name: value for name, value in order.items() if name == "hashes" or value not in ("", (), [], {}, False)}
         return value_of(Task, self._asking.ask(_post(path, said)).json())
 
     # ---- asking

@@ -85,12 +85,13 @@ def derive(hashes: tuple[str, ...], suffixes: tuple[str, ...], presets: tuple[st
         raise click.UsageError("of which images? name HASHES, say what to search for, or --all")
     if not (suffixes or presets):
         raise click.UsageError("which renditions? say --suffix or --preset")
+    some = {"hashes": hashes} if hashes else {}
     with repository() as there:
         if dry_run:
             for name in there.missing(suffixes=suffixes, presets=presets, query=query):
                 click.echo(name)
             return
-        order = there.derive(callback=callback, suffixes=suffixes, presets=presets, hashes=hashes, query=query, missing=missing)
+        order = there.derive(callback=callback, suffixes=suffixes, presets=presets, query=query, missing=missing, **some)
         _follow(there, order, wait)
 
 

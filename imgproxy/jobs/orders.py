@@ -48,13 +48,13 @@ class DeriveWords(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     suffixes: tuple[str, ...] = ()
     presets: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    hashes: tuple[str, ...] = ()
     query: dict[str, Any] = {}
 
 
 class Derive(DeriveWords, _Order, frozen=True):
-    """Make renditions; `missing` makes only what no listing has."""
+    """Make renditions, of all images if there are no `hashes` and no query; `missing` makes only what no listing has."""
 
+    hashes: tuple[str, ...] = ()
     missing: bool = False
 
 

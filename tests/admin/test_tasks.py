@@ -148,6 +148,8 @@ def test_the_same_order_is_the_same_task(server: Server, strange: Stranger) -> N
         ("/admin/fetch", {"url": "GOOD", "kind": "fetch"}, 422, "kind"),
         ("/admin/derive", {}, 422, "suffixes"),
         ("/admin/derive", {"suffixes": ["-8x8.png"], "hashes": ["0"]}, 422, "hashes"),
+        ("/admin/derive", {"suffixes": ["-8x8.png"], "hashes": []}, 422, "hashes"),
+        ("/admin/derive/missing", {"suffixes": ["-8x8.png"], "hashes": []}, 422, "hashes"),
         ("/admin/derive", {"names": ["x"]}, 422, "names"),
         ("/admin/derive", {"names": ["0" * 64 + ".png"]}, 422, "names"),
         ("/admin/derive", {"suffixes": ["-8x8.png"], "query": {"color": "red"}}, 422, "color"),

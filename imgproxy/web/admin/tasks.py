@@ -71,8 +71,9 @@ class FetchWanted(FetchWords, frozen=True):
 
 
 class DeriveWanted(DeriveWords, frozen=True):
-    """Renditions to be made, and the URL that hears of the end."""
+    """Renditions to be made, of some images or (without `hashes`) of others, and the URL that hears of the end."""
 
+    hashes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] | None = None
     callback: str = ""
 
 
@@ -126,7 +127,7 @@ def _ordering(opening: Opening) -> tuple[Operation, ...]:
         return _ordered(opening, asked, Fetch(**_without(asked.body, "callback"), edits=asked.may("write")), asked.body.callback)
 
     def derive(asked: Asked[DeriveWanted]) -> Reply:
-        return _ordered(opening, asked, Derive(**_without(asked.body, "callback")), asked.body.callback)
+        return _ordered(opening, asked, _derive(asked.body), asked.body.callback)
 
     return (
         Operation(
@@ -160,7 +161,7 @@ def _missing(opening: Opening) -> tuple[Operation, ...]:
         return Reply(Names(some[: said.most], len(some) > said.most))
 
     def make(asked: Asked[DeriveWanted]) -> Reply:
-        return _ordered(opening, asked, Derive(**_without(asked.body, "callback"), missing=True), asked.body.callback)
+        return _ordered(opening, asked, _derive(asked.body, missing=True), asked.body.callback)
 
     return (
         Operation(
@@ -251,6 +252,10 @@ def _row(
 
 def _ordered(opening: Opening, asked: Asked[Any], order: Order, callback: str) -> Reply:
     return accepted(opening.get().jobs.submit(order, callback=callback, author=asked.author))
+
+
+def _derive(body: DeriveWanted, *, missing: bool = False) -> Derive:
+    return Derive(**{**_without(body, "callback"), "hashes": body.hashes or ()}, missing=missing)
 
 
 def _without(body: msgspec.Struct, name: str) -> dict[str, Any]:
