@@ -15,7 +15,7 @@ import pytest
 
 from imgproxy.client import Client, Kept, Patience
 from imgproxy.client import client as inside
-from imgproxy.errors import BadRecord, CallFailed, Changed, Conflict, Forbidden, Missing, NoSession, NotAnImage, Stranger
+from imgproxy.errors import BadRecord, BadTask, CallFailed, Changed, Conflict, Forbidden, Missing, NoSession, NotAnImage, Stranger
 from imgproxy.tokens import TokenFile
 from tests.cutter import Cutter, Rule
 from tests.plain import png, written
@@ -326,3 +326,12 @@ def test_renditions_of_no_images_are_not_renditions_of_all(client: Client) -> No
         client.derive(suffixes=["-8x8.png"], hashes=[])
     assert told.value.field == "hashes"
     assert client.task(client.derive(suffixes=["-8x8.png"]).id).order["hashes"] == []
+
+
+def test_an_order_that_is_too_long_says_what_to_do_and_in_parts_it_is_taken(client: Client) -> None:
+    many = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(5_000)]
+    for too_many in (many, many * 20):
+        with pytest.raises(BadTask, match="in parts"):
+            client.derive(suffixes=["-8x8.png"], hashes=too_many)
+    for part in (many[:2_500], many[2_500:]):
+        assert client.derive(suffixes=["-8x8.png"], hashes=part).order["hashes"] == sorted(part)

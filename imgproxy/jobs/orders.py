@@ -10,7 +10,8 @@ from imgproxy.errors import BadTask
 
 GRACE = 86_400.0
 Bounded = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-_MANY = 100_000
+LONGEST = 2**18
+"""So many bytes of renditions to be made are kept as one order: a task is written anew as it goes on, and read with a page of others."""
 
 
 class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -111,5 +112,5 @@ def read(value: object) -> Order:
 
 def bounded(order: Order) -> None:
     """Refuse an order that is too long to be kept."""
-    if isinstance(order, Derive) and len(order.hashes) * max(1, len(order.suffixes) + len(order.presets)) + len(order.names) > _MANY:
-        raise BadTask("hashes", f"more than {_MANY} renditions; order by a query, or in parts")
+    if isinstance(order, Derive) and len(written(order)) > LONGEST:
+        raise BadTask("hashes" if order.hashes else "names", f"an order of more than {LONGEST} bytes: order by a query, or in parts")

@@ -26,7 +26,7 @@ from imgproxy.web.health import Response
 
 JSON = "application/json"
 JSON_BYTES = 2**18
-"""The longest JSON body that is looked at."""
+"""The longest JSON body that is looked at, where nothing else is said."""
 
 _OF_ANY_SIZE = 2**62
 
@@ -91,7 +91,7 @@ class Operation:
     """A row of the table.
 
     `scope` is None where no token is needed, `any` where any token will do; `body` a type of JSON, an `Upload`, or None: then one is
-    refused. Who has nothing to say may leave away one that is `optional`.
+    refused. Who has nothing to say may leave away one that is `optional`. One of JSON has at most `most` bytes.
     `answers` holds what is particular to it: what every operation may answer is in `COMMON` and `NEEDING_A_TOKEN`. `parts` gives
     a regular expression for each part of the path in braces; `headers` are those of a request that it reads, with a sentence each.
     """
@@ -108,6 +108,7 @@ class Operation:
     body: Any = None
     optional: bool = False
     media: tuple[str, ...] = (JSON,)
+    most: int = JSON_BYTES
     headers: Mapping[str, str] = field(default_factory=dict)
     writes: bool = True
 
@@ -212,7 +213,7 @@ def _asked(
     if operation.body is None:
         _bodiless(req, seconds)
         return Asked(who, parts, query, None, headers, media), None
-    upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, JSON_BYTES)
+    upload = operation.body if isinstance(operation.body, Upload) else Upload(operation.media, operation.most)
     right = "*/*" in upload.media or media in upload.media
     if not right and not operation.optional:
         raise _wrong(upload)

@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from imgproxy import wiring
-from imgproxy.errors import StoreDown
+from imgproxy.errors import BadTask, StoreDown
 from imgproxy.jobs import Task
 from imgproxy.jobs.orders import Commit, Cull, Derive, Fetch, Snapshot
 from imgproxy.jobs.task import Edit, abandoned
@@ -92,6 +92,15 @@ def test_what_cannot_be_made_is_told_and_the_rest_is_made(tmp_path: Path) -> Non
             done = desk.jobs.wait(task.id, 60)
         assert (done.state, done.result["made"], done.result["refused"]) == ("warning", 2, 3)
         assert len(done.result["errors"]) == 3
+
+
+def test_an_order_that_is_too_long_to_be_kept_is_refused(tmp_path: Path) -> None:
+    many = tuple(sha256(b"%d" % number).hexdigest() for number in range(5_000))
+    with opened(tmp_path / "var") as desk:
+        for order in (Derive(hashes=many, suffixes=("-8x8.png",)), Derive(names=tuple(f"{hash}-8x8.png" for hash in many))):
+            with pytest.raises(BadTask, match="in parts"):
+                desk.jobs.submit(order)
+        assert desk.jobs.submit(Derive(hashes=many[:3_800], suffixes=("-8x8.png",))).order["hashes"] == sorted(many[:3_800])
 
 
 def test_what_our_own_store_kept_from_being_done_is_done_when_it_is_back(tmp_path: Path) -> None:

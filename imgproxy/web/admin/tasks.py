@@ -12,12 +12,15 @@ from imgproxy.errors import NoTask
 from imgproxy.jobs import PAGE, Task, shown
 from imgproxy.jobs.orders import Derive, DeriveWords, Fetch, FetchWords, Order
 from imgproxy.web.admin.office import Opening
-from imgproxy.web.operation import Answer, Asked, Operation, Reply
+from imgproxy.web.operation import PROBLEM, Answer, Asked, Operation, Problem, Reply
 
 ID = "[0-9a-f]{16}"
 _PATH = "/admin/tasks"
 _LOCATION = {"Location": "Where the task is."}
 _NO_TASK = Answer("No such task.")
+_WRONG = Answer("A field is wrong, `field` says which; or too long: of more than some 3,800 hashes order in parts.", Problem, PROBLEM)
+_READ = 2**23
+"""So many bytes of an order are read, that whoever orders far too much at once is told what to do."""
 Most = Annotated[int, msgspec.Meta(ge=1, le=PAGE)]
 
 
@@ -148,7 +151,8 @@ def _ordering(opening: Opening) -> tuple[Operation, ...]:
             what="Have renditions made: these names, and these suffixes and presets of some images, of what a search finds, or of all.",
             call=derive,
             body=DeriveWanted,
-            answers=ordered,
+            most=_READ,
+            answers={**ordered, 422: _WRONG},
         ),
     )
 
@@ -183,7 +187,8 @@ def _missing(opening: Opening) -> tuple[Operation, ...]:
             what="Have those renditions made that are not there.",
             call=make,
             body=DeriveWanted,
-            answers={202: ORDERED},
+            most=_READ,
+            answers={202: ORDERED, 422: _WRONG},
         ),
     )
 
