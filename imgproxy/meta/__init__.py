@@ -25,6 +25,7 @@
     finding.py    one record, by its hash, MD5 or alias
     near.py       pictures that look alike
     following.py  a reading node that keeps up with the writer
+    level.py      since when it may not have kept up
     farewell.py   originals whose records were deleted
     sync.py       records and originals made to agree
     verify.py     originals hashed again, at a bounded pace

@@ -1,7 +1,7 @@
 """A reading node that keeps up: it polls the store for the next commit, applies it, and lets go of what was deleted.
 
-It asks for one number at a time, freshly, and never for a list. How far it is behind is told by its own monotonic clock: so many
-seconds ago it last knew itself level with the store.
+It asks for one number at a time, freshly, and never for a list. How far it is behind is told by the node's monotonic clock:
+so many seconds ago one of its processes last knew this copy level with the store.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from imgproxy.errors import StoreTrouble
 from imgproxy.meta.absent import Absent
 from imgproxy.meta.chain import Chain
 from imgproxy.meta.farewell import Farewell
+from imgproxy.meta.level import Level
 from imgproxy.meta.staging import binary
 
 
@@ -37,6 +38,7 @@ class Follower:
         self,
         chain: Chain,
         farewell: Farewell,
+        level: Level,
         *,
         absent: Absent = lambda hashes: hashes,
         writing: Callable[[], bool] = lambda: False,
@@ -47,7 +49,7 @@ class Follower:
         self._absent = absent
         self._writing = writing
         self._most = most
-        self._level = time.monotonic()
+        self._level = level
 
     def poll(self) -> Progress:
         """Apply what is new, at most so many commits; raise `Forked` or what the store could not do.
@@ -60,7 +62,7 @@ class Follower:
             applied = self._chain.follow(self._most)
         level = applied < self._most
         if level:
-            self._level = asked
+            self._level.note(asked)
         if self._writing():
             return Progress(applied, 0, level)
         try:
@@ -76,4 +78,4 @@ class Follower:
 
     def lag(self) -> float:
         """For how many seconds this copy may have been behind."""
-        return time.monotonic() - self._level
+        return self._level.lag()

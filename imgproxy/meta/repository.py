@@ -15,6 +15,7 @@ from imgproxy.meta.database import Database
 from imgproxy.meta.farewell import Farewell, LetGo
 from imgproxy.meta.following import Follower
 from imgproxy.meta.lease import Lease
+from imgproxy.meta.level import Level
 from imgproxy.meta.restoring import Progress, quiet
 from imgproxy.meta.search import Search
 from imgproxy.meta.sessions import Sessions
@@ -93,7 +94,11 @@ def open_words(
         Snapshots(chain, every=terms.snapshot_every, reached=reached),
         Farewell(chain, originals.remove, first=lambda: (lease.renew(), commits.catch_up()), alone=originals.alone),
         Follower(
-            chain, Farewell(chain, originals.forget, which=originals.absent, page=_LOOKED_AT), absent=originals.absent, writing=lease.mine
+            chain,
+            Farewell(chain, originals.forget, which=originals.absent, page=_LOOKED_AT),
+            Level(directory / "level"),
+            absent=originals.absent,
+            writing=lease.mine,
         ),
         originals,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from imgproxy.clerk import FOLLOW
 from imgproxy.tokens import TokenFile
 from tests.plain import png
 from tests.readers import until
@@ -356,6 +357,11 @@ def ended(server: Server, location: str) -> dict[str, Any]:
     while (found := server.ask("GET", location).json)["state"] == "created":
         assert time.monotonic() < deadline
     return dict(found)
+
+
+def test_every_process_tells_how_far_the_node_is_behind(server: Server) -> None:
+    time.sleep(max(0.0, 4 * FOLLOW - (time.time() - (server.data / "admin.token").stat().st_mtime)))
+    assert max(server.ask("GET", "/admin/status").json["lag"] for _ in range(20)) < 3 * FOLLOW
 
 
 def test_nothing_to_commit_is_said(server: Server) -> None:

@@ -13,6 +13,7 @@ from imgproxy.flights import Flights
 from imgproxy.meta.farewell import Farewell
 from imgproxy.meta.following import Follower, Progress
 from imgproxy.meta.journal import key
+from imgproxy.meta.level import Level
 from imgproxy.meta.query import Query
 from imgproxy.meta.repository import Words
 from tests.meta.making import Place, commit, hash_of, live, record
@@ -37,10 +38,10 @@ def test_a_follower_applies_what_is_new_and_answers_searches_from_its_own_copy(w
     reader.close()
 
 
-def test_a_follower_lets_go_of_deleted_originals_once(words: Words, here: Place) -> None:
+def test_a_follower_lets_go_of_deleted_originals_once(words: Words, here: Place, tmp_path: Path) -> None:
     reader = here.node("reader")
     let_go: list[str] = []
-    follower = Follower(reader.chain, Farewell(reader.chain, let_go.append))
+    follower = Follower(reader.chain, Farewell(reader.chain, let_go.append), Level(tmp_path / "level"))
     commit(words, record(1), record(2), record(3))
     deleted(words, 1, 2)
     assert follower.poll() == Progress(2, 2, True)
@@ -49,11 +50,11 @@ def test_a_follower_lets_go_of_deleted_originals_once(words: Words, here: Place)
     reader.close()
 
 
-def test_a_follower_far_behind_catches_up_in_steps_and_says_so(words: Words, here: Place) -> None:
+def test_a_follower_far_behind_catches_up_in_steps_and_says_so(words: Words, here: Place, tmp_path: Path) -> None:
     reader = here.node("reader")
     for number in range(5):
         commit(words, record(number))
-    follower = Follower(reader.chain, Farewell(reader.chain, lambda _: None), most=2)
+    follower = Follower(reader.chain, Farewell(reader.chain, lambda _: None), Level(tmp_path / "level"), most=2)
     assert [follower.poll() for _ in range(3)] == [Progress(2, 0, False), Progress(2, 0, False), Progress(1, 0, True)]
     reader.close()
 

@@ -335,7 +335,7 @@ def test_a_restore_that_was_killed_begins_anew(words: Words, here: Place) -> Non
     (here.root / "other/words.db.drafts/x.draft").write_bytes(b"half")
     other = here.node("other")
     assert live(other) == live(words)
-    assert {path.name for path in (here.root / "other").iterdir()} <= {"words.db", "words.db.boot", "words.db-wal", "words.db-shm"}
+    assert {path.name for path in (here.root / "other").iterdir()} <= {"level", "words.db", "words.db.boot", "words.db-wal", "words.db-shm"}
     other.close()
 
 
