@@ -114,7 +114,7 @@ def test_an_operation_that_needs_a_token_tells_nothing_to_who_has_none(server: S
         assert operation.method == "HEAD" or set(answer.json) <= {"type", "title", "status", "detail"}
 
 
-@pytest.mark.parametrize("path", ["/admin/status", "/admin/docs", "/v1/images", f"/v1/images/{'0' * 64}/metadata"])
+@pytest.mark.parametrize("path", ["/admin/commits", "/admin/docs", "/v1/images", f"/v1/images/{'0' * 64}/metadata"])
 def test_head_says_what_get_would(server: Server, path: str) -> None:
     get, head = server.ask("GET", path), server.ask("HEAD", path)
     assert (head.status, head.body) == (get.status, b"")
