@@ -175,6 +175,29 @@ def test_a_session_of_others_is_not_forgotten(client: Client) -> None:
     client.discard("theirs")
 
 
+@pytest.mark.parametrize("name", ["trip#2", "what?", "2026/05", "50%25 off", " a b", "é", ".", "..", "a.b~c-d_e"])
+def test_a_session_is_found_by_any_name(client: Client, name: str) -> None:
+    """And never another one, though a URL that says only half of the name may lead to it."""
+    others = [client.open_session(part)[0] for part in ("trip", "what", "2026", "50")]
+    meant, new = client.open_session(name)
+    assert new
+    hash = client.upload(io.BytesIO(picture()), session=name).hash
+    assert client.find_session(name).id == client.find_session(meant.id).id == meant.id
+    assert [one.hash for one in client.diff(name)] == [hash]
+    made = client.commit(name)
+    assert made is not None
+    assert made.session == meant.id
+    assert client.commit(meant.id) == made
+    again, _ = client.open_session(name)
+    client.discard(name)
+    left = {one.id for one in client.sessions()}
+    assert left >= {one.id for one in others}
+    assert again.id not in left
+    for ask in (client.find_session, client.discard, client.commit, lambda which: list(client.diff(which))):
+        with pytest.raises(NoSession):
+            ask(name)
+
+
 def test_a_conflict_names_the_records_and_leaves_the_session_open(client: Client) -> None:
     with client.session() as first:
         hash = first.upload(io.BytesIO(picture())).hash
@@ -270,6 +293,23 @@ def test_a_commit_is_gone_back_on(client: Client) -> None:
         client.record(hash)
     with pytest.raises(Missing):
         client.revert(10**6)
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "../status", "#", "?x", "\udcff", "/", "%2e%2e", "0" * 64 + "#"])
+def test_what_is_no_hash_and_no_id_is_missing_and_nothing_else_is_asked(client: Client, text: str) -> None:
+    hash = client.upload(io.BytesIO(picture())).hash
+    for whole in (text, f"{hash}/..", f"{hash}?session=default#"):
+        for ask in (
+            client.record,
+            client.remove,
+            client.task,
+            client.retry,
+            client.redeliver,
+            lambda name: client.edit(name, {"title": "x"}),
+        ):
+            with pytest.raises(Missing):
+                ask(whole)
+    assert client.record(hash, "default").title == ""
 
 
 # ---- upkeep

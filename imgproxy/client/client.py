@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from imgproxy.client.answers import Commit, Difference, Found, Kept, Record, Session, Status, Synced, Task, Verified, record_of, value_of
 from imgproxy.client.asking import Asking, Patience, Question
 from imgproxy.client.sending import Parcel, Progress, send_in_parts, send_whole, unheard
 from imgproxy.client.session import OpenSession
-from imgproxy.errors import CallFailed, SessionClosed
+from imgproxy.errors import CallFailed, Missing, NoSession, SessionClosed
 
 PART = 8 * 2**20
 """A file that is larger is sent in parts of so many bytes, which survive an interruption."""
@@ -64,11 +65,11 @@ class Client:
 
     def record(self, hash: str, session: str = "") -> Record:
         """What is said of an image, live or as a session shows it; raise `Missing` if nothing is."""
-        return record_of(self._get(f"/admin/images/{hash}", session=session))
+        return record_of(self._get(f"/admin/images/{_part(hash)}", session=session))
 
     def tagged(self, hash: str, session: str = "") -> tuple[Record, str]:
         """The same, and what stands for this very state of it: `edit` and `remove` take it as `match`."""
-        heard = self._asking.ask(Question("GET", f"/admin/images/{hash}", _query(session=session)))
+        heard = self._asking.ask(Question("GET", f"/admin/images/{_part(hash)}", _query(session=session)))
         return record_of(heard.json()), heard.headers.get("etag", "")
 
     def edit(self, hash: str, changes: Mapping[str, Any], *, session: str = "", match: str | int | None = None) -> Record:
@@ -77,12 +78,12 @@ class Client:
         With `match`, a version or what `tagged` has told, only if it still stands at that; else raise `Changed`.
         """
         headers = {"content-type": "application/merge-patch+json", **_if_match(match)}
-        question = Question("PATCH", f"/admin/images/{hash}", _query(session=session), headers, _json(changes), again=match is None)
+        question = Question("PATCH", f"/admin/images/{_part(hash)}", _query(session=session), headers, _json(changes), again=match is None)
         return record_of(self._asking.ask(question).json())
 
     def remove(self, hash: str, *, session: str = "", match: str | int | None = None) -> None:
         """Delete an image: its record with the commit of the session, its original after it."""
-        self._asking.ask(Question("DELETE", f"/admin/images/{hash}", _query(session=session), _if_match(match)))
+        self._asking.ask(Question("DELETE", f"/admin/images/{_part(hash)}", _query(session=session), _if_match(match)))
 
     def search(self, *, session: str = "", most: int | None = None, **wanted: Any) -> Iterator[Record]:
         """The records that are wanted, page by page: `words`, `tags`, `taken_from`, `taken_to`, `type`, `like` and the rest."""
@@ -106,17 +107,26 @@ class Client:
 
     def find_session(self, which: str = "") -> Session:
         """The open session of that id or name; or the default session."""
-        return value_of(Session, self._get(f"/admin/sessions/{which or 'default'}"))
+        if not which or _plain(which):
+            return value_of(Session, self._get(f"/admin/sessions/{which or 'default'}"))
+        found = next((one for one in self.sessions() if which in (one.id, one.name)), None)
+        if found is None:
+            raise NoSession(f"no session {which!r} is open")
+        return found
+
+    def _session(self, which: str) -> str:
+        """What stands for a session in a path: its name if that may stand there as it is, else its id."""
+        return (which if _plain(which) else self.find_session(which).id) if which else "default"
 
     def diff(self, session: str = "") -> Iterator[Difference]:
         """What a session changes, record by record."""
-        for one in self._pages(f"/admin/sessions/{session or 'default'}/diff", "differences", None, {}, "after"):
+        for one in self._pages(f"/admin/sessions/{self._session(session)}/diff", "differences", None, {}, "after"):
             before, after = (record_of(one[side]) if one[side] is not None else None for side in ("before", "after"))
             yield Difference(one["hash"], before, after, bool(one["stale"]))
 
     def discard(self, session: str = "") -> None:
         """Forget what a session changes."""
-        self._asking.ask(Question("DELETE", f"/admin/sessions/{session or 'default'}"))
+        self._asking.ask(Question("DELETE", f"/admin/sessions/{self._session(session)}"))
 
     def commit(self, session: str = "", *, message: str = "", author: str = "") -> Commit | None:
         """Make all of a session live, at one moment and for good; None if it changes nothing."""
@@ -214,7 +224,7 @@ class Client:
 
     def task(self, id: str) -> Task:
         """A task as it stands."""
-        return value_of(Task, self._get(f"/admin/tasks/{id}"))
+        return value_of(Task, self._get(f"/admin/tasks/{_part(id)}"))
 
     def tasks(self, *, state: str = "", kind: str = "", most: int | None = None) -> Iterator[Task]:
         """The tasks, the newest first."""
@@ -222,7 +232,7 @@ class Client:
 
     def retry(self, id: str) -> Task:
         """Do a task again that failed, or was done with a warning."""
-        return value_of(Task, self._asking.ask(_post(f"/admin/tasks/{id}/retry", None)).json())
+        return value_of(Task, self._asking.ask(_post(f"/admin/tasks/{_part(id)}/retry", None)).json())
 
     def wait(self, id: str, seconds: float | None = None) -> Task:
         """A task when it is finished, or as it stands after so many seconds."""
@@ -240,7 +250,7 @@ class Client:
 
     def redeliver(self, id: str) -> Task:
         """Send a callback again that could not be delivered."""
-        return value_of(Task, self._asking.ask(_post(f"/admin/letters/{id}/retry", None)).json())
+        return value_of(Task, self._asking.ask(_post(f"/admin/letters/{_part(id)}/retry", None)).json())
 
     def _task(self, path: str, order: Mapping[str, Any]) -> Task:
         said = {name: value for name, value in order.items() if name == "hashes" or value not in ("", (), [], {}, False)}
@@ -262,6 +272,18 @@ class Client:
             left = None if left is None else left - len(entries)
             if not cursor:
                 return
+
+
+def _plain(text: str) -> bool:
+    """Whether a text may stand in a path as it is."""
+    return quote(text, safe="", errors="replace") == text and text not in (".", "..")
+
+
+def _part(text: str) -> str:
+    """A text as a part of a path; there is nothing whose hash or id would be several, or lead elsewhere."""
+    if text in (".", "..") or "/" in text:
+        raise Missing("nothing of that name is here")
+    return quote(text, safe="", errors="replace")
 
 
 def _listed(page: object, word: str) -> list[Any]:
