@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from imgproxy.stores.fs import FsStore
+from imgproxy.tokens import TokenFile
 from tests.plain import png, written
 from tests.serving import COMMAND, Server, environment, serving
 from tests.strange import stranger
@@ -218,6 +219,27 @@ def test_a_folder_is_imported_in_one_commit_and_once(typist: Typist) -> None:
     assert len(typist.lines("log")) == 1
     written(folder / "broken.png", png(60, 40, 9)[:100])
     assert "1 refused" in typist.run("import", str(folder), fails=True)
+
+
+def test_what_no_picture_is_to_blame_for_ends_an_import_without_a_commit(local: Typist) -> None:
+    (local.home / "album").mkdir()
+    for seed in range(3):
+        written(local.home / "album" / f"{seed}.png", png(30, 20, seed))
+    with serving(local.home / "var", **local.env) as server:
+        there = local.elsewhere(server)
+        there.run("session", "open", "import")
+        there.put(9, "--session", "import")
+        there.env["IMG_TOKEN"] = TokenFile(server.data).add("no-uploads", ["write", "commit"])
+        done = subprocess.run(
+            [COMMAND, "import", str(local.home / "album")], env=there.env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "not for that" in done.stderr
+        assert "refused" not in done.stderr
+        assert there.run("log") == ""
+        there.env["IMG_TOKEN"] = server.token
+        assert {row[0] for row in there.lines("import", str(local.home / "album"))} == {"new"}
+        assert [row[3] for row in there.lines("log")] == ["4"]
 
 
 def test_pictures_are_told_in_order_though_many_are_kept_at_once(local: Typist) -> None:

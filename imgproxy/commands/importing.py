@@ -15,7 +15,7 @@ import click
 from imgproxy.commands.progress import Share, watched
 from imgproxy.commands.where import Repository, anywhere, repository, server
 from imgproxy.commands.words import AUTHOR
-from imgproxy.errors import BadRecord, CallFailed, Error
+from imgproxy.errors import BadRecord, CannotRead, Damaged, Mismatch, NotAnImage, TooLarge, TooMuch
 
 if TYPE_CHECKING:
     from imgproxy.meta.record import Record
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _SUFFIXES = frozenset(".avif .gif .heic .jp2 .jpe .jpeg .jpg .jxl .png .svg .tif .tiff .webp".split())
 _AT_ONCE = 2 * (os.cpu_count() or 1)
 _AHEAD = 4 * _AT_ONCE
+_REFUSALS = (BadRecord, CannotRead, Damaged, Mismatch, NotAnImage, TooLarge, TooMuch)
+"""What is wrong with a picture; of anything else, such as a server that is busy, the next picture would hear the same."""
+
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
 
@@ -65,9 +68,7 @@ def _pictures(there: Repository, folder: Path, session: str, share: Share) -> Co
 def _uploaded(there: Repository, path: Path, session: str) -> tuple[str, str]:
     try:
         done = there.upload(path, session=session)
-    except CallFailed:
-        raise  # it is not the picture that is wrong
-    except Error as error:
+    except _REFUSALS as error:
         return "refused", str(error).splitlines()[0]
     return ("new" if done.new else "duplicate"), done.hash
 
