@@ -90,6 +90,14 @@ def test_an_upload_goes_on_where_the_line_was_cut(server: Server) -> None:
     assert server.get(kept.url).body == data
 
 
+def test_an_upload_that_was_answered_takes_no_room_on_the_server(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, IMG_UPLOADS="1") as server,
+        Client(f"http://127.0.0.1:{server.port}", server.token, patience=Patience(tries=1), part=50) as client,
+    ):
+        assert all(client.upload(io.BytesIO(picture())).new for _ in range(3))
+
+
 def test_an_upload_in_one_request_begins_anew_when_the_line_was_cut(server: Server) -> None:
     data = picture(400_000)
     with Cutter(server.port) as cutter, calling(server, cutter.port) as client:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import logging
 import subprocess
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from imgproxy.client import Client, Patience
+from imgproxy.client import Client, Kept, Patience
 from imgproxy.client.asking import Asking, Question
 from imgproxy.errors import BadSettings, Busy, CallFailed, Error, NoConnection
 from tests.serving import free_port
@@ -106,6 +108,20 @@ def test_an_answer_of_another_kind_is_told_as_such(data: bytes) -> None:
         for ask in (client.status, client.sessions, lambda: list(client.search()), lambda: client.record("0" * 64)):
             with pytest.raises(CallFailed):
                 ask()
+
+
+def test_an_upload_that_cannot_be_ended_is_an_upload_all_the_same() -> None:
+    hash = hashlib.sha256(b"abc").hexdigest()
+
+    def upload(asked: Asked) -> None:
+        _ = asked.body
+        if asked.command == "POST":
+            asked.answer(201, Location="/admin/uploads/1", Upload_Offset="0")
+        else:
+            asked.answer(204, Upload_Offset="3", Image_Hash=hash, Image_Name="x", Image_Url="/x", Image_New="true")
+
+    with stranger({"admin": upload}) as server, Client(server.url(""), TOKEN, patience=QUICK, part=2) as client:
+        assert client.upload(io.BytesIO(b"abc")) == Kept(hash, "x", "/x", True)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from imgproxy.client.answers import Kept, value_of
 from imgproxy.client.asking import Asking, Heard, Question
-from imgproxy.errors import CallFailed, Locked, OutOfStep, StoreLied
+from imgproxy.errors import CallFailed, Error, Locked, OutOfStep, StoreLied
 
 Progress = Callable[[int, int], object]
 """Hears how many bytes are there, of how many."""
@@ -60,7 +61,7 @@ def send_whole(asking: Asking, parcel: Parcel, said: Mapping[str, object], told:
 
 
 def send_in_parts(asking: Asking, parcel: Parcel, said: Mapping[str, str], part: int, told: Progress) -> Kept:
-    """Send a file in parts of so many bytes, and go on where an interruption left off."""
+    """Send a file in parts of so many bytes, go on where an interruption left off, and have the server forget the upload in the end."""
     metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in {**said, "sha256": parcel.sha256}.items())
     headers = {**_TUS, "upload-length": str(parcel.size), "upload-metadata": metadata, "content-length": "0"}
     begun = asking.ask(Question("POST", _UPLOADS, headers=headers, again=True))  # one that nobody heard of expires
@@ -80,6 +81,8 @@ def send_in_parts(asking: Asking, parcel: Parcel, said: Mapping[str, str], part:
                 raise
             asking.pause(failures)
     told(parcel.size, parcel.size)
+    with suppress(Error):  # the server forgets it by itself, only later
+        asking.ask(Question("DELETE", path, headers=_TUS))
     return _kept(parcel, heard)
 
 
