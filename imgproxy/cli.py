@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from secrets import token_hex
+from shutil import copymode
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -150,9 +152,29 @@ def get(name: str, output: Path | None) -> None:
     wanted = parse(name)
     if output is None and sys.stdout.isatty():
         raise click.UsageError("a picture on a terminal is no use: say -o FILE, or redirect")
-    with _picture(wanted) as pieces, click.open_file(str(output or "-"), "wb") as out:
+    with _picture(wanted) as pieces, _written(output or Path("-")) as out:
         for piece in pieces:
             out.write(piece)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """What is written there while the block runs: a file is whole or as it was before; a pipe or a device takes what comes."""
+    ours = str(path) == "-" or (path.is_symlink() and path.is_relative_to("/dev"))  # /dev/stdout, whatever that is
+    target = path.resolve()
+    if ours or (path.exists() and not path.is_file()) or not os.access(target.parent, os.W_OK):
+        with click.open_file(str(path), "wb") as out:
+            yield out
+        return
+    draft = target.with_name(f".{token_hex(8)}.part")
+    try:
+        with draft.open("xb") as out:
+            yield out
+        if target.exists():
+            copymode(target, draft)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:

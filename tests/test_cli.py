@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from imgproxy.grammar import OPTIONS
 from tests.plain import png, png_size, written
 from tests.serving import COMMAND, environment
+from tests.strange import Asked, stranger
 
 HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 NAMES = Path(__file__).parent / "names.tsv"
@@ -34,6 +38,52 @@ def test_put_prints_the_base_name_and_get_gives_the_bytes(tmp_path: Path) -> Non
     assert png_size(run(tmp_path, "get", f"{hash}-10x10.png").stdout) == (10, 5)
     assert run(tmp_path, "get", f"{hash}-10x10.png", "-o", "out.png").returncode == 0
     assert png_size((tmp_path / "out.png").read_bytes()) == (10, 5)
+
+
+def broken_off(asked: Asked) -> None:
+    asked.answer(200, b"x" * 50_000, length="100000")
+    asked.hang_up()
+
+
+def test_get_leaves_a_file_as_it_was_when_the_line_breaks_off(tmp_path: Path) -> None:
+    there, linked = written(tmp_path / "there.png", b"before"), tmp_path / "linked.png"
+    linked.symlink_to(there)
+    with stranger({f"{HASH}.png": broken_off}) as server:
+        for path in (there, linked, tmp_path / "new.png"):
+            done = run(tmp_path, "get", f"{HASH}.png", "-o", str(path), settings={"IMG_SERVER": server.url("")}.items())
+            assert done.returncode == 1
+            assert b"broke off" in done.stderr
+    assert sorted(tmp_path.iterdir()) == [linked, there]
+    assert there.read_bytes() == b"before"
+
+
+def test_get_writes_whatever_can_be_written(tmp_path: Path) -> None:
+    data = png(40, 20)
+    name = run(tmp_path, "put", str(written(tmp_path / "a.png", data))).stdout.decode().strip()
+    new, private, linked = (tmp_path / word for word in ("new.png", "private.png", "linked.png"))
+    written(private, b"before").chmod(0o600)
+    linked.symlink_to(private)
+    for path in (new, linked):
+        assert run(tmp_path, "get", name, "-o", str(path)).returncode == 0
+        assert path.read_bytes() == data
+    assert linked.is_symlink()
+    umask = os.umask(0)
+    os.umask(umask)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (new, private)] == [0o666 & ~umask, 0o600]
+    for output in ("-", "/dev/stdout", "/dev/stderr"):
+        done = run(tmp_path, "get", name, "-o", output)
+        assert (done.returncode, done.stdout + done.stderr) == (0, data)
+    assert run(tmp_path, "get", name, "-o", "/dev/null").returncode == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_bytes)
+        assert run(tmp_path, "get", name, "-o", str(pipe)).returncode == 0
+        assert read.result(10) == data
+    assert pipe.is_fifo()
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([COMMAND, "get", name, "-o", "/dev/stdout"], env=environment(tmp_path / "var"), stdout=log, timeout=60, check=True)
+        assert os.fstat(log.fileno()).st_size == len(data)
 
 
 def test_put_tells_of_each_file_that_is_none_and_keeps_the_others(tmp_path: Path) -> None:
