@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from imgproxy.client import Client, Kept, Patience
+from imgproxy.client import Client, Commit, Kept, Patience
 from imgproxy.client import client as inside
 from imgproxy.errors import BadRecord, BadTask, CallFailed, Changed, Conflict, Forbidden, Missing, NoSession, NotAnImage, Stranger
 from imgproxy.tokens import TokenFile
@@ -288,6 +288,21 @@ def test_a_search_goes_through_all_pages(client: Client, monkeypatch: pytest.Mon
     assert len(list(client.commits(most=3))) == 3
     with pytest.raises(BadRecord):
         next(client.search(taken_from="not a day"))
+
+
+def test_a_history_goes_through_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Commit | None] = []
+    for number in range(5):
+        with client.session() as session:
+            if number == 0:
+                hash = session.upload(io.BytesIO(picture())).hash
+            session.edit(hash, {"title": f"Title {number}"})
+        with client.session() as other:
+            other.upload(io.BytesIO(picture()))
+        made.insert(0, session.committed)
+    monkeypatch.setattr(inside, "_PAGE", 2)
+    assert list(client.commits(of=hash)) == made
+    assert list(client.commits(3, of=hash)) == made[:3]
 
 
 def test_a_commit_is_gone_back_on(client: Client) -> None:

@@ -133,15 +133,24 @@ class Commits:
             self._fetched(self.find(n), path)
             yield from lines(path)
 
-    def history(self, hash: str, most: int = 100) -> Iterator[tuple[Commit, Line]]:
-        """The commits that made a live record what it is, the newest first; each knows the one before."""
+    def history(self, hash: str, most: int = 100, before: int = 0) -> Iterator[tuple[Commit, Line]]:
+        """The commits that made a live record what it is, or those before a number; the newest first; each knows the one before."""
         with self._chain.database.reading() as db:
             row = db.execute("SELECT since FROM records WHERE hash = ?", (binary(hash),)).fetchone()
         n = row[0] if row else 0
+        if 1 < before <= n and self._line(before - 1, hash) is not None:
+            n = before - 1  # where a part of a history ended, the next begins: nothing newer is fetched again
         while n and most:
-            line = next(line for line in self.changes(n) if line.hash == hash)
-            yield self.find(n), line
-            n, most = line.based_on, most - 1
+            line = self._line(n, hash)
+            if line is None:
+                raise StoreLied(f"commit {n} says nothing of {hash}")
+            if not before or n < before:
+                yield self.find(n), line
+                most -= 1
+            n = line.based_on
+
+    def _line(self, n: int, hash: str) -> Line | None:
+        return next((line for line in self.changes(n) if line.hash == hash), None)
 
     def revert(self, n: int, sessions: Sessions, author: str = "") -> Session:
         """Open a session that goes back on a commit; `Conflict` if records were changed since. To be committed like any other."""

@@ -322,6 +322,10 @@ def test_commits_are_listed_and_gone_back_on(server: Server) -> None:
     assert server.ask("GET", f"/admin/images/{hash}").json["title"] == ""
     history = server.ask("GET", f"/admin/commits?of={hash}").json["commits"]
     assert [one["n"] for one in history] == [n + 1, n, n - 1]
+    for before, page in ((0, [n + 1, n]), (n, [n - 1]), (n - 1, [])):
+        told = server.ask("GET", f"/admin/commits?of={hash}&most=2&before={before}").json
+        assert [one["n"] for one in told["commits"]] == page
+        assert told["before"] == (n if before == 0 else 0)
     page = server.ask("GET", "/admin/commits?most=2").json
     assert server.ask("GET", f"/admin/commits?most=1&before={page['before']}").json["commits"][0]["n"] == n - 1
     assert server.ask("GET", "/admin/commits/999999").status == 404

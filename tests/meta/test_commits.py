@@ -277,6 +277,8 @@ def test_the_history_of_a_record_is_told_commit_by_commit(words: Words) -> None:
     commit(words, record(1, title="b"))
     told = [(one.n, json.loads(line.state or "{}")["title"]) for one, line in words.commits.history(hash_of(1))]
     assert told == [(3, "b"), (1, "a")]
+    before = {number: [one.n for one, _ in words.commits.history(hash_of(1), before=number)] for number in (1, 2, 3, 4, 9)}
+    assert before == {1: [], 2: [1], 3: [1], 4: [3, 1], 9: [3, 1]}
     assert list(words.commits.history(hash_of(50))) == []
 
 

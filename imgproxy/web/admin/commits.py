@@ -41,7 +41,7 @@ class Reverting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many, before which; or only those that made the record of one image what it is."""
+    """How many, before which; perhaps only those that made the record of one image what it is."""
 
     most: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
     before: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
@@ -143,7 +143,9 @@ def _log(words: Words, page: Page) -> Reply:
     if page.of:
         if words.sessions.read(page.of) is None:
             raise Missing("no record of that hash")
-        return Reply(models.Commits(commits=[models.commit(entry) for entry, _ in words.commits.history(page.of, page.most)]))
+        history = list(words.commits.history(page.of, page.most, page.before))
+        older = history[-1][1].based_on if len(history) == page.most else 0
+        return Reply(models.Commits(commits=[models.commit(one) for one, _ in history], before=older + 1 if older else 0))
     found = words.commits.log(page.before or None, page.most)
     before = found[-1].n if len(found) == page.most and found[-1].n > 1 else 0
     return Reply(models.Commits(commits=[models.commit(one) for one in found], before=before))
