@@ -290,6 +290,15 @@ def test_a_search_goes_through_all_pages(client: Client, monkeypatch: pytest.Mon
         next(client.search(taken_from="not a day"))
 
 
+def test_what_is_missing_of_a_search_goes_through_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with client.session() as session:
+        hashes = sorted(session.upload(io.BytesIO(picture()), tags=["bare", "as can be"]).hash for _ in range(5))
+    monkeypatch.setattr(inside, "_PAGE", 2)
+    for query in ({"words": "bare", "oldest": True}, {"tags": ["as can be"], "min_width": 1}):
+        found = client.missing(suffixes=["-5x5.png", "-6x6.png"], query=query)
+        assert list(found) == [f"{hash}{suffix}" for hash in hashes for suffix in ("-5x5.png", "-6x6.png")]
+
+
 def test_a_history_goes_through_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Commit | None] = []
     for number in range(5):

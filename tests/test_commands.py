@@ -420,6 +420,9 @@ def test_renditions_are_ordered_made_and_asked_after(typist: Typist, local: Typi
     names = [f"{hash}-20x.png" for hash in hashes]
     missing = ("derive", "--missing", "--dry-run", "--suffix", "-20x.png")
     assert typist.run(*missing).split() == names
+    assert typist.run(*missing, "--tag", "first").split() == names[:1]
+    assert typist.run(*missing, "--words", "first").split() == names[:1]
+    assert "suffixes" in typist.run(*missing, "--suffix", "bad", fails=True)
     with at_work(local):
         typist.run("derive", "--tag", "first", "--suffix", "-20x.png", "--wait", "60")
         assert typist.run(*missing).split() == names[1:]

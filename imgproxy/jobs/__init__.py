@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from imgproxy import spelling
 from imgproxy.errors import BadTask, NoTask, TaskUnfinished
 from imgproxy.jobs import orders
 from imgproxy.jobs.orders import KINDS, Order
@@ -113,7 +114,7 @@ class Jobs:
     ) -> Iterator[str]:
         """Names of renditions with these suffixes and presets that are not there: of all committed images, or of those a query finds.
 
-        For all images they come in order; `after` leaves out those up to a name.
+        They come in order; `after` leaves out those up to a name.
         """
         return self._missing(tuple(suffixes), tuple(presets), query or {}, after)
 
@@ -144,7 +145,12 @@ def shown(task: Task) -> dict[str, Any]:
 
 
 def suffixes_of(suffixes: tuple[str, ...], presets: tuple[str, ...], known: Mapping[str, str]) -> tuple[str, ...]:
-    """The suffixes that are named, by themselves or by presets; each once, in order of the alphabet."""
+    """The suffixes that are named, by themselves or by presets; each once, in order of the alphabet. Raise `BadTask` if one is none."""
+    for text in suffixes:
+        try:
+            spelling.suffix(text)
+        except ValueError as error:
+            raise BadTask("suffixes", str(error)) from error
     for name in presets:
         if name not in known:
             raise BadTask("presets", f"there is no preset {name[:64]}")

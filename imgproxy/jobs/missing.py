@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import nsmallest
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +15,7 @@ from imgproxy.meta.repository import Words
 from imgproxy.stores import Item, Store
 
 _PAGE = 500
+_AT_ONCE = 100_000
 _EDITIONS = "editions/"
 _FIRST, _LATER = b"first", b"later"
 
@@ -35,12 +37,12 @@ class Renditions:
     def missing(self, words: Words, suffixes: tuple[str, ...], query: Mapping[str, Any] | None = None, after: str = "") -> Iterator[str]:
         """The names of renditions with these suffixes that are not there: of all committed records, or of those that a search finds.
 
-        For all records they come in order; `after` leaves out those up to a name.
+        They come in order; `after` leaves out those up to a name.
         """
-        if query:
-            found = (name for hash in hashes(words, query) for name in named(hash, suffixes))
-            return (name for name in found if name > after and not self.has(name))
         first = after[:64]
+        if query:
+            found = (name for hash in _in_order(words, query, first) for name in named(hash, suffixes))
+            return (name for name in found if name > after and not self.has(name))
         wanted = (name for hash in words.sessions.hashes(first) for name in named(hash, suffixes) if name > after)
         return self._unlisted(wanted, first)
 
@@ -88,3 +90,14 @@ def hashes(words: Words, query: Mapping[str, Any]) -> Iterator[str]:
         cursor = page.cursor
         if not cursor:
             return
+
+
+def _in_order(words: Words, query: Mapping[str, Any], first: str) -> Iterator[str]:
+    """The same in the order of hashes, from that one on; searched for again after every so many, for memory has a bound."""
+    last = ""
+    while True:
+        some = nsmallest(_AT_ONCE, (hash for hash in hashes(words, query) if hash >= first and hash > last))
+        yield from sorted(set(some))
+        if len(some) < _AT_ONCE:
+            return
+        last = some[-1]

@@ -8,7 +8,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from imgproxy import spelling
 from imgproxy.errors import BadName, BadTask, NoSession
 from imgproxy.grammar import Derived, parse
 from imgproxy.jobs import deriving, fetching, orders, suffixes_of, upkeep
@@ -62,11 +61,6 @@ def _to_commit(session: str, shop: Shop) -> str:
 
 def _spelled(order: Fetch | Derive, presets: Mapping[str, str]) -> Order:
     """With the suffixes in place of presets, in their one order: equal orders are the same order."""
-    for text in order.suffixes:
-        try:
-            spelling.suffix(text)
-        except ValueError as error:
-            raise BadTask("suffixes", str(error)) from error
     suffixes = suffixes_of(order.suffixes, order.presets, presets)
     if isinstance(order, Fetch):
         return replace(order, suffixes=suffixes, presets=())

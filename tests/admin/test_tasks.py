@@ -109,6 +109,29 @@ def test_missing_is_told_page_by_page(server: Server, strange: Stranger) -> None
     assert left == [name for name in names if name.endswith("-6x6.png")]
 
 
+def test_missing_of_a_search_is_told_page_by_page(server: Server, strange: Stranger) -> None:
+    for number in range(3):
+        said = {"url": strange.url(f"/good/found{number}"), "title": "Found, red" if number else "Found"}
+        assert ended(server, post(server, "/admin/fetch", said))["state"] == "succeeded"
+    run(server, "commit")
+    names, after, more = [], "", True
+    while more:
+        page = server.ask("GET", f"/admin/derive/missing?suffix=-5x5.png&words=found&oldest=true&min_width=1&most=1&after={after}").json
+        names += page["names"]
+        after, more = names[-1], page["more"]
+    assert len(names) == 3
+    assert names == sorted(names)
+    assert len(server.ask("GET", "/admin/derive/missing?suffix=-5x5.png&words=found+red").json["names"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "word"), [("suffix=bad", "suffixes"), ("preset=zz", "preset"), ("taken_from=never", "taken_from"), ("x=y", "x")]
+)
+def test_what_cannot_be_missing_is_refused(server: Server, query: str, word: str) -> None:
+    answer = server.ask("GET", f"/admin/derive/missing?suffix=-8x8.png&{query}")
+    assert (answer.status, word in answer.body.decode()) == (422, True)
+
+
 def test_a_task_that_failed_says_why_and_is_done_again(server: Server, strange: Stranger) -> None:
     task = ended(server, post(server, "/admin/fetch", {"url": strange.url("/gone/1")}))
     assert (task["state"], task["error"]) == ("failed", "the answer was 404")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from imgproxy import wiring
+from imgproxy.errors import BadTask
 from imgproxy.grammar import parse
+from imgproxy.jobs import missing
 from imgproxy.jobs.missing import Renditions, edition_since
 from imgproxy.stores.derived import DerivedTier
 from imgproxy.stores.fs import FsStore
@@ -64,6 +66,22 @@ def test_missing_of_a_search(desk: Desk) -> None:
     assert set(desk.jobs.missing(("-9x9.png",), query={"tags": ["odd"]})) == odd
     desk.house.images.open(parse(min(odd))).file.close()
     assert set(desk.jobs.missing(("-9x9.png",), query={"tags": ["odd"]})) == odd - {min(odd)}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5, 100])
+def test_missing_of_a_search_comes_in_order_and_goes_on_after_any_name(desk: Desk, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(missing, "_AT_ONCE", at_once)
+    names, query = everything(desk), {"type": "png", "order": "added"}
+    assert list(desk.jobs.missing(SUFFIXES, query=query)) == names
+    for place in range(len(names)):
+        assert list(desk.jobs.missing(SUFFIXES, query=query, after=names[place])) == names[place + 1 :]
+
+
+@pytest.mark.parametrize("suffix", ["bad", "", "-0x0.png", "-8x8.png/x", ".png"])
+def test_nothing_is_missing_whose_name_is_none(desk: Desk, suffix: str) -> None:
+    with pytest.raises(BadTask) as told:
+        desk.jobs.missing(("-8x8.png", suffix))
+    assert told.value.field == "suffixes"
 
 
 def test_what_another_edition_made_is_missing(desk: Desk, tmp_path: Path) -> None:

@@ -56,10 +56,13 @@ class Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     order: Literal["taken", "added"] = "taken"
     oldest: bool = False
 
+    def asked(self) -> dict[str, Any]:
+        """What is asked for, by name; further fields of a door's own form are not for the search."""
+        return {name: value for name, value in msgspec.to_builtins(self).items() if name in Filters.__struct_fields__}
+
     def query(self) -> meta_query.Query:
-        """The same, checked, as a search wants it; further fields of a door's own form are not for the search."""
-        known = Filters.__struct_fields__
-        return meta_query.read({name: value for name, value in msgspec.to_builtins(self).items() if name in known})
+        """The same, checked, as a search wants it."""
+        return meta_query.read(self.asked())
 
 
 class Wanted(Filters, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -11,6 +11,7 @@ import msgspec
 from imgproxy.errors import NoTask
 from imgproxy.jobs import PAGE, Task, shown
 from imgproxy.jobs.orders import Derive, DeriveWords, Fetch, FetchWords, Order
+from imgproxy.web.admin.images import Filters
 from imgproxy.web.admin.office import Opening
 from imgproxy.web.operation import PROBLEM, Answer, Asked, Operation, Problem, Reply
 
@@ -99,11 +100,11 @@ class Dead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 ORDERED = Answer("It is ordered, or was already.", TaskShown, headers=_LOCATION)
 
 
-class Wanting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which renditions, and after which name."""
+class Wanting(Filters, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which renditions, of which images (of all, if nothing is looked for), and after which name."""
 
-    suffix: list[str] = []
-    preset: list[str] = []
+    suffix: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ()
     most: Most = 100
     after: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64}.*)?$")] = ""
 
@@ -160,7 +161,7 @@ def _ordering(opening: Opening) -> tuple[Operation, ...]:
 def _missing(opening: Opening) -> tuple[Operation, ...]:
     def names(asked: Asked[Any]) -> Reply:
         said = asked.query
-        found = opening.get().jobs.missing(tuple(said.suffix), tuple(said.preset), after=said.after)
+        found = opening.get().jobs.missing(said.suffix, said.preset, said.asked(), said.after)
         some = list(islice(found, said.most + 1))
         return Reply(Names(some[: said.most], len(some) > said.most))
 
@@ -173,7 +174,7 @@ def _missing(opening: Opening) -> tuple[Operation, ...]:
             method="GET",
             path="/admin/derive/missing",
             scope="write",
-            what="Which renditions of committed images are not there: what is promised by the records, minus a listing.",
+            what="Which renditions are not there, in order: of all committed images, or of those that a search finds.",
             call=names,
             query=Wanting,
             answers={200: Answer("Their names.", Names)},
