@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import signal
 import threading
@@ -88,6 +89,73 @@ def test_an_upload_goes_on_where_the_line_was_cut(server: Server) -> None:
         assert cutter.struck == 3
         assert cutter.passed["up"] < 2 * len(data)
     assert server.get(kept.url).body == data
+
+
+LONG: tuple[dict[str, Any], ...] = (
+    {"description": "x" * 5_000},
+    {
+        "title": "\N{SLICE OF PIZZA}" * 1_000,
+        "description": "\N{SLICE OF PIZZA}" * 20_000,
+        "tags": ["\N{SLICE OF PIZZA}" * 90 + str(n) for n in range(200)],
+    },
+    {
+        "title": "t",
+        "user": {"a": None, "b": {"c": None, "d": 1, "e": {}}, "f": {"g": "\N{SNOWMAN}" * 21_000}, "h": []},
+        "tags": [" a ", "", "b"],
+    },
+    {"description": "x" * 20_000, "user": {}, "taken_at": "2024-05-17", "domain": "long", "dkey": "1"},
+    {"tags": ["Paris, France", "sea"], "title": "Short", "user": {"a": None}},
+    {"title": "", "tags": "a, b", "description": None, "user": '{"a": 1}'},
+)
+
+
+@pytest.mark.parametrize("part", [50, PART])
+@pytest.mark.parametrize("said", LONG, ids=range(len(LONG)))
+def test_whatever_a_record_may_hold_is_said_with_an_upload(server: Server, said: dict[str, Any], part: int) -> None:
+    before: dict[str, Any] = {"title": "Before", "tags": ["old"], "user": {"a": 0, "b": {"c": 3, "z": 1}, "old": True}}
+    expected: dict[str, Any] = {name: value for name, value in said.items() if value or name == "user"}
+    if "tags" in said:
+        tags = said["tags"].split(",") if isinstance(said["tags"], str) else said["tags"]
+        expected["tags"] = tuple(tag.strip() for tag in tags if tag)
+    if isinstance(said.get("user"), str):
+        expected["user"] = json.loads(said["user"])
+    if "taken_at" in said:
+        expected["taken_at"] += "T00:00:00"
+    with calling(server, part=part) as client:
+        new, known = picture(), picture()
+        client.upload(io.BytesIO(known), session=client.open_session("known")[0].id, **before)
+        client.commit("known")
+        for data, kept in ((new, {}), (known, {**before, "tags": ("old",)})):
+            session, _ = client.open_session()
+            hash = client.upload(io.BytesIO(data), session=session.id, **said).hash
+            record = client.record(hash, session.id)
+            for name, value in {**kept, **expected}.items():
+                assert getattr(record, name) == value
+            client.discard(session.id)
+
+
+@pytest.mark.parametrize("part", [50, PART])
+def test_what_no_record_may_hold_is_refused_before_anything_is_kept(server: Server, part: int) -> None:
+    data = picture()
+    with calling(server, part=part) as client:
+        for said, field in (
+            ({"description": "x" * 20_001}, "description"),
+            ({"tags": ["a," * 60]}, "tags"),
+            ({"user": {"a": "b" * 65_536}}, "user"),
+        ):
+            with pytest.raises(BadRecord) as told:
+                client.upload(io.BytesIO(data), **said)
+            assert told.value.field == field
+    assert server.get(f"/{hashlib.sha256(data).hexdigest()}.png").status == 404
+
+
+def test_who_may_only_upload_is_told_what_could_not_be_said(server: Server) -> None:
+    token = TokenFile(server.data).add("briefly", ["upload"])
+    with Client(f"http://127.0.0.1:{server.port}", token) as client:
+        kept = client.upload(io.BytesIO(picture()), title="Short", tags=["a", "b"])
+        assert kept.said
+        with pytest.raises(Forbidden):
+            client.upload(io.BytesIO(picture()), tags=["Paris, France"])
 
 
 def test_an_upload_that_was_answered_takes_no_room_on_the_server(tmp_path: Path) -> None:

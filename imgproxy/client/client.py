@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from imgproxy.client.answers import Commit, Difference, Found, Kept, Record, Session, Status, Synced, Task, Verified, record_of, value_of
 from imgproxy.client.asking import Asking, Patience, Question
-from imgproxy.client.sending import Parcel, Progress, send_in_parts, send_whole, unheard
+from imgproxy.client.saying import shared_out
+from imgproxy.client.sending import Parcel, Progress, metadata, send_in_parts, send_whole, unheard
 from imgproxy.client.session import OpenSession
 from imgproxy.errors import CallFailed, Missing, NoSession, SessionClosed
 
@@ -49,13 +50,23 @@ class Client:
     # ---- images
 
     def upload(self, file: File, *, session: str = "", progress: Progress = unheard, **said: Any) -> Kept:
-        """Keep an original: a path, or an open file from its beginning; `said` are fields of its record, such as `title` or `tags`."""
+        """Keep an original: a path, or an open file from its beginning; `said` are fields of its record, such as `title` or `tags`.
+
+        What does not fit into the upload, some 4,000 bytes together, or a tag with a comma, is said right after it, by `edit`: for that
+        the token has to be for `write`, too.
+        """
         with ExitStack() as opened:
             source = file if not isinstance(file, str | PathLike) else opened.enter_context(Path(file).open("rb"))
             parcel = Parcel.of(source)
             if parcel.size > self._part:
-                return send_in_parts(self._asking, parcel, _metadata(session, said), self._part, progress)
-            return send_whole(self._asking, parcel, _query(session=session, **said), progress)
+                now, later = shared_out(said, lambda one: len(metadata(parcel, _texts(session, one))))
+                kept = send_in_parts(self._asking, parcel, _texts(session, now), self._part, progress)
+            else:
+                now, later = shared_out(said, lambda one: len(urlencode(_query(session=session, **one), doseq=True)))
+                kept = send_whole(self._asking, parcel, _query(session=session, **now), progress)
+        if later:
+            self.edit(kept.hash, later, session=session)
+        return kept
 
     @contextmanager
     def picture(self, name: str) -> Iterator[Iterator[bytes]]:
@@ -300,7 +311,7 @@ def _query(**said: Any) -> dict[str, Any]:
     return {name: value for name, value in spelled.items() if value not in ("", None, [], (), "false")}
 
 
-def _metadata(session: str, said: Mapping[str, Any]) -> dict[str, str]:
+def _texts(session: str, said: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: ",".join(value) if isinstance(value, list | tuple) else str(value) for name, value in _query(session=session, **said).items()
     }
@@ -311,7 +322,7 @@ def _if_match(match: str | int | None) -> dict[str, str]:
 
 
 def _json(value: object) -> Callable[[], bytes]:
-    data = json.dumps(value).encode()
+    data = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")  # half a character, as JSON escapes it
     return lambda: data
 
 

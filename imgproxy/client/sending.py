@@ -62,8 +62,7 @@ def send_whole(asking: Asking, parcel: Parcel, said: Mapping[str, object], told:
 
 def send_in_parts(asking: Asking, parcel: Parcel, said: Mapping[str, str], part: int, told: Progress) -> Kept:
     """Send a file in parts of so many bytes, go on where an interruption left off, and have the server forget the upload in the end."""
-    metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in {**said, "sha256": parcel.sha256}.items())
-    headers = {**_TUS, "upload-length": str(parcel.size), "upload-metadata": metadata, "content-length": "0"}
+    headers = {**_TUS, "upload-length": str(parcel.size), "upload-metadata": metadata(parcel, said), "content-length": "0"}
     begun = asking.ask(Question("POST", _UPLOADS, headers=headers, again=True))  # one that nobody heard of expires
     path = f"{_UPLOADS}/{begun.headers.get('location', '').rpartition('/')[2]}"
     heard, failures = begun, 0
@@ -84,6 +83,11 @@ def send_in_parts(asking: Asking, parcel: Parcel, said: Mapping[str, str], part:
     with suppress(Error):  # the server forgets it by itself, only later
         asking.ask(Question("DELETE", path, headers=_TUS))
     return _kept(parcel, heard)
+
+
+def metadata(parcel: Parcel, said: Mapping[str, str]) -> str:
+    """What is said with an upload in parts, as its header has it."""
+    return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in {**said, "sha256": parcel.sha256}.items())
 
 
 def _send_part(asking: Asking, path: str, parcel: Parcel, start: int, end: int, told: Progress) -> Heard:

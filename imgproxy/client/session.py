@@ -41,7 +41,7 @@ class OpenSession:
                 self.discard()
 
     def upload(self, file: File, *, progress: Progress = unheard, **said: Any) -> Kept:
-        """Keep an original, with what is said of it."""
+        """Keep an original, with what is said of it; much of that, and tags with commas, only for who may `write`."""
         return self._client.upload(file, session=self.id, progress=progress, **said)
 
     def record(self, hash: str) -> Record:
