@@ -286,6 +286,11 @@ def test_a_conflict_names_the_records_and_leaves_the_session_open(client: Client
     assert told.value.records == [hash]
     assert client.record(hash).title == "Quick"
     assert client.find_session("slow").changes == 1
+    slow.take_back(hash)
+    with pytest.raises(Missing):
+        slow.take_back(hash)
+    assert client.find_session("slow").changes == 0
+    assert slow.record(hash).title == "Quick"
     client.discard("slow")
 
 

@@ -112,6 +112,9 @@ def test_a_session_is_opened_compared_committed_or_discarded(typist: Typist) -> 
     assert (word, told, json.loads(changes)) == ("changed", hash, {"title": "One"})
     assert typist.run("session", "commit", "one", "-m", "of one") == "2\n"
     assert hash in typist.run("session", "commit", "other", fails=True)
+    typist.run("session", "take-back", hash, "--session", "other")
+    assert typist.run("session", "diff", "other") == ""
+    assert "does not change" in typist.run("session", "take-back", hash, "--session", "other", fails=True)
     typist.run("session", "discard", "other")
     assert typist.run("session", "list") == ""
     assert json.loads(typist.run("search", "--json"))["title"] == "One"

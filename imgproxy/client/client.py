@@ -135,6 +135,10 @@ class Client:
             before, after = (record_of(one[side]) if one[side] is not None else None for side in ("before", "after"))
             yield Difference(one["hash"], before, after, bool(one["stale"]))
 
+    def take_back(self, hash: str, *, session: str = "") -> None:
+        """Take back what a session makes of one record, so that it shows what is live: the way out of a conflict."""
+        self._asking.ask(Question("DELETE", f"/admin/sessions/{self._session(session)}/changes/{_part(hash)}"))
+
     def discard(self, session: str = "") -> None:
         """Forget what a session changes."""
         self._asking.ask(Question("DELETE", f"/admin/sessions/{self._session(session)}"))

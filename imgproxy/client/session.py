@@ -56,6 +56,10 @@ class OpenSession:
         """Delete an image."""
         self._client.remove(hash, session=self.id, match=match)
 
+    def take_back(self, hash: str) -> None:
+        """Take back what it makes of one record."""
+        self._client.take_back(hash, session=self.id)
+
     def search(self, **wanted: Any) -> Iterator[Record]:
         """Search as this session shows the records."""
         return self._client.search(session=self.id, **wanted)

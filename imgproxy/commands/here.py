@@ -70,12 +70,17 @@ class Here:
         """Change what is said of an image; `user` is merged name by name."""
         from imgproxy.meta.record import edited
 
-        found = self._words.sessions.find(session)
-        return self._words.sessions.rework(found, hash, lambda record: edited(record, _merged(record, changes)))
+        sessions = self._words.sessions
+
+        def change(found: Opened) -> Record:
+            return sessions.rework(found, hash, lambda record: edited(record, _merged(record, changes)))
+
+        return sessions.say(sessions.find(session), change)
 
     def remove(self, hash: str, *, session: str = "") -> None:
         """Delete an image in a session."""
-        self._words.sessions.delete(self._words.sessions.find(session), hash)
+        sessions = self._words.sessions
+        sessions.say(sessions.find(session), lambda found: sessions.delete(found, hash))
 
     def search(self, *, session: str = "", most: int | None = None, like: str = "", **wanted: Any) -> Iterator[Record]:
         """The records that are wanted."""
@@ -125,6 +130,11 @@ class Here:
         """What a session changes."""
         for one in self._words.sessions.diff(self._words.sessions.find(session)):
             yield Difference(one.hash, one.before, one.after, one.stale)
+
+    def take_back(self, hash: str, *, session: str = "") -> None:
+        """Take back what a session makes of one record."""
+        if not self._words.sessions.forget(self._words.sessions.find(session), hash):
+            raise Missing("the session does not change that record")
 
     def discard(self, session: str = "") -> None:
         """Forget what a session changes."""

@@ -50,6 +50,9 @@ class Repository(Protocol):
     def diff(self, session: str = "") -> Iterator[Difference]:
         """What a session changes."""
 
+    def take_back(self, hash: str, *, session: str = "") -> None:
+        """Take back what a session makes of one record."""
+
     def discard(self, session: str = "") -> None:
         """Forget what a session changes."""
 

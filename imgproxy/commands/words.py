@@ -96,7 +96,7 @@ def remove(hashes: tuple[str, ...], session: str) -> None:
 
 @click.group("session")
 def session_group() -> None:
-    """Open, list, compare, commit and discard sessions."""
+    """Open, list, compare, commit and discard sessions, whole or in part."""
 
 
 @session_group.command("open")
@@ -145,6 +145,17 @@ def _told(before: Record | None, after: Record | None) -> dict[str, Any]:
 def session_commit(session: str, message: str, author: str) -> None:
     """Make all of a SESSION live, at one moment and for good; prints the commit's number."""
     _commit(session, message, author)
+
+
+@session_group.command("take-back")
+@click.argument("hashes", metavar="HASH...", nargs=-1, required=True)
+@_SESSION
+@anywhere
+def session_take_back(hashes: tuple[str, ...], session: str) -> None:
+    """Take back what a session makes of the images HASHES, so that it shows what is live: the way out of a conflict."""
+    with repository() as there:
+        for hash in hashes:
+            there.take_back(hash, session=session)
 
 
 @session_group.command("discard")
