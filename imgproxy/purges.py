@@ -1,11 +1,13 @@
 """Purges: what is deleted here is to be forgotten by the caches of others, and they are told until they have heard it.
 
-    <folder>/<hash>   to be told; its time of change is when it is due, its length is how often that has failed
+    <folder>/<hash>   to be told; its time of change is when it is due; in it are a point for each time that failed, and the caches that
+                      have heard it, a word for each
 
 - A file is there before a deletion counts as done, so that no crash forgets it. Whoever runs next goes on with what is left.
 - The first time is a little after the deletion: by then nobody has the picture any more who could give it to such a cache anew. For the
   same reason every node tells, when it has forgotten by itself: the last one to forget is the last one to tell.
 - One process of a node tells at a time, in a thread that is there only while there is something to tell.
+- Who does not answer is not asked again in the same round: one that hangs holds up neither the others nor the end of a command.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from imgproxy.errors import CallFailed, TooMuch
+from imgproxy.errors import TooMuch
 
 if TYPE_CHECKING:
     from imgproxy.calls import Request
@@ -31,7 +34,7 @@ SETTLED = 2.0
 
 _LONGEST_PAUSE = 900.0
 _TROUBLED_PAUSE = 30.0
-_TRIES = 100
+_TRIES = 700  # about a week
 _WELL = frozenset((*range(200, 300), 404, 410))
 _MOST = 65_536
 
@@ -44,6 +47,11 @@ class Hook:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
+
+    @property
+    def word(self) -> str:
+        """What stands for this cache where it is noted that it has heard something."""
+        return sha256(f"{self.method} {self.url}".encode()).hexdigest()[:16]
 
     def request(self, hash: str) -> Request:
         """The request for one original."""
@@ -63,6 +71,10 @@ Told = Callable[[str, str], object]
 """Hears of each failure: the hash, and why."""
 
 
+class _Silent(Exception):
+    """A cache does not answer at all."""
+
+
 class Purges:
     """What is still to be told, and the telling of it."""
 
@@ -74,6 +86,7 @@ class Purges:
         self._lock = threading.Lock()
         self._woken = threading.Condition(self._lock)
         self._closing = False
+        self._silent: dict[str, str] = {}
         self._thread: threading.Thread | None = None
 
     def add(self, hash: str) -> None:
@@ -101,7 +114,7 @@ class Purges:
         return sum(1 for _ in self._files())
 
     def close(self) -> None:
-        """Try once what was not tried yet; what fails stays for whoever runs next."""
+        """Try once what was not tried yet, with those who answer; what fails stays for whoever runs next."""
         with self._lock:
             self._closing = True
             self._woken.notify_all()
@@ -147,6 +160,8 @@ class Purges:
     def _round(self) -> float | None:
         """Tell of all that is due; how long until the next is, or None if nothing is left."""
         pauses = []
+        if not self._closing:
+            self._silent.clear()
         for path in [Path(entry.path) for entry in self._files()]:
             with suppress(FileNotFoundError):
                 facts = path.stat()
@@ -158,38 +173,50 @@ class Purges:
         return min(pauses, default=None)
 
     def _tell(self, path: Path, facts: os.stat_result) -> list[float]:
-        """Tell every cache of one original; the pause until it is tried again, if it has to be."""
-        why = next((why for hook in self._hooks if (why := _refused(hook.request(path.name)))), "")
+        """Tell one original to every cache that has not heard it; the pause until that is tried again, if it has to be."""
+        noted = path.read_text("ascii", "replace").replace(".", " ").split()
+        tries = facts.st_size - sum(len(word) + 1 for word in noted)
+        refused = {hook.word: self._refused(hook, path.name) for hook in self._hooks if hook.word not in noted}
         if path.stat().st_ino != facts.st_ino:
             return [self._settled]  # deleted once more meanwhile
-        if not why:
+        why = "; ".join(filter(None, refused.values()))
+        if why:
+            self._failed(path.name, why)
+        if not why or tries + 1 >= _TRIES:
             path.unlink()
             return []
-        self._failed(path.name, why)
-        if facts.st_size + 1 >= _TRIES:
-            path.unlink()
-            return []
-        with path.open("ab") as file:
-            file.write(b".")
-        pause = min(2.0**facts.st_size, _LONGEST_PAUSE)
+        with path.open("a") as file:
+            file.write("." + "".join(f"{word} " for word, why in refused.items() if not why))
+        pause = min(2.0**tries, _LONGEST_PAUSE)
         self._put_off(path, pause)
         return [pause]
+
+    def _refused(self, hook: Hook, hash: str) -> str:
+        """Why a cache has not heard it, or nothing."""
+        if hook.word not in self._silent:
+            try:
+                return _answered(hook.request(hash))
+            except _Silent as silent:
+                self._silent[hook.word] = str(silent)
+        return self._silent[hook.word]
 
     def _put_off(self, path: Path, pause: float) -> None:
         due = time.time() + pause
         os.utime(path, (due, due))
 
 
-def _refused(request: Request) -> str:
-    """Why a cache has not heard it, or nothing."""
+def _answered(request: Request) -> str:
+    """What a cache has against it, or nothing; raise `_Silent` if there is no answer."""
     from imgproxy.calls import Line
 
     try:
         with Line(seconds=5.0) as line, line.call(request) as answer:
             answer.read(_MOST)
             return "" if answer.status in _WELL else f"answered {answer.status}"
-    except (CallFailed, TooMuch) as error:
+    except TooMuch as error:
         return str(error)
+    except Exception as error:  # whatever is wrong with an address, nobody has heard it there, and the others are still to be told
+        raise _Silent(str(error) or type(error).__name__) from error
 
 
 def _sync(folder: Path) -> None:

@@ -135,7 +135,7 @@ def header_value(raw: object) -> str:
 
 def call(raw: object) -> str:
     """A request, without headers and body: a method, a space and a URL."""
-    if not re.fullmatch(r"[A-Z]{3,20} https?://[!-~]+", _text(raw)):
+    if not re.fullmatch(r"[A-Z]{3,20} https?://(?:[^/?#]*@)?(?![.]|[^/?#]*(?:[.]{2}|[^./?#]{64}))[!-~]+", _text(raw)):
         raise ValueError("expected a method and a URL, such as PURGE http://127.0.0.1:6081/{hash}")
     return _text(raw)
 

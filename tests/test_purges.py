@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from imgproxy import purges as module
+from imgproxy import spelling
 from imgproxy.purges import Hook, Purges
 from tests.plain import png, written
 from tests.serving import COMMAND, environment
@@ -104,6 +106,102 @@ def test_what_was_not_heard_is_told_again(tmp_path: Path, cache: Cache) -> None:
     cache.status = 200
     until(lambda: purges.waiting() == 0)
     purges.close()
+
+
+def test_one_cache_that_is_away_keeps_nothing_from_another_and_hears_it_later(tmp_path: Path, cache: Cache) -> None:
+    away = Cache()
+    with away.listening():
+        pass
+    complaints: list[str] = []
+    purges = Purges(tmp_path / "purges", [hook(away), hook(cache)], lambda _hash, why: complaints.append(why), settled=0)
+    purges.add(HASH)
+    until(lambda: len(complaints) >= 3)
+    assert [path for _, path, _, _ in cache.heard] == [f"/tag/{HASH}"]
+    purges.close()
+    with away.listening(away.port):
+        second = Purges(tmp_path / "purges", [hook(away), hook(cache)], settled=0)
+        second.start()
+        until(lambda: second.waiting() == 0)
+        second.close()
+    assert len(away.heard) == len(cache.heard) == 1
+
+
+def test_what_is_deleted_again_is_told_again_to_who_has_heard_it(tmp_path: Path, cache: Cache) -> None:
+    nobody = Hook("PURGE", "http://127.0.0.1:1/{hash}")
+    purges = Purges(tmp_path / "purges", [nobody, hook(cache)], settled=0)
+    for times in (1, 2):
+        purges.add(HASH)
+        until(lambda times=times: len(cache.heard) == times)  # type: ignore[misc]
+    purges.close()
+
+
+def test_what_an_older_version_has_left_is_told(tmp_path: Path, cache: Cache) -> None:
+    (tmp_path / HASH).write_bytes(b"..")
+    purges = Purges(tmp_path, [Hook("PURGE", "http://127.0.0.1:1/{hash}"), hook(cache)])
+    purges.start()
+    until(lambda: (tmp_path / HASH).stat().st_size > 3)
+    purges.close()
+    assert (tmp_path / HASH).read_text() == f"...{hook(cache).word} "
+    assert len(cache.heard) == 1
+
+
+def test_what_nobody_hears_for_a_week_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TRIES", 3)
+    complaints: list[str] = []
+    (tmp_path / HASH).write_bytes(b"..")
+    purges = Purges(tmp_path, [Hook("PURGE", "http://127.0.0.1:1/{hash}")], lambda _hash, why: complaints.append(why))
+    purges.start()
+    until(lambda: purges.waiting() == 0)
+    assert len(complaints) == 1
+
+
+def test_a_cache_that_hangs_holds_up_nobody_for_each_deletion(tmp_path: Path, cache: Cache) -> None:
+    with socket.socket() as hung:
+        hung.bind(("127.0.0.1", 0))
+        hung.listen()
+        never = Hook("PURGE", f"http://127.0.0.1:{hung.getsockname()[1]}/{{hash}}")
+        purges = Purges(tmp_path / "purges", [never, hook(cache)], settled=0)
+        began = time.monotonic()
+        for number in range(20):
+            purges.add(f"{number:064x}")
+        purges.close()
+        assert time.monotonic() - began < 15
+    assert purges.waiting() == 20
+    assert {path for _, path, _, _ in cache.heard} == {f"/tag/{number:064x}" for number in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("PURGE", "http://a..b/{hash}"),
+        ("PURGE", f"http://{'a' * 64}.example/"),
+        ("PÜRGE", "http://127.0.0.1:1/"),
+        ("PURGE", "http://[::1/"),
+    ],
+)
+def test_whatever_is_wrong_with_a_hook_it_is_told_and_the_others_hear(tmp_path: Path, cache: Cache, method: str, url: str) -> None:
+    complaints: list[str] = []
+    purges = Purges(tmp_path / "purges", [Hook(method, url), hook(cache)], lambda _hash, why: complaints.append(why), settled=0)
+    purges.add(HASH)
+    until(lambda: len(complaints) >= 2)
+    assert all(complaints)
+    assert len(cache.heard) == 1
+    purges.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a..b/", "http://.a/", f"https://{'a' * 64}.example/{{hash}}", f"http://user:word@x.{'b' * 64}:80/"]
+)
+def test_an_address_that_no_host_has_is_no_setting(url: str) -> None:
+    with pytest.raises(ValueError, match="a method and a URL"):
+        spelling.call(f"PURGE {url}")
+
+
+@pytest.mark.parametrize(
+    "url", [f"http://user:{'w' * 70}@x/..", f"http://[::1]:80/{'a' * 70}", f"https://{'a' * 63}.example", "http://x?a..b"]
+)
+def test_any_other_address_is(url: str) -> None:
+    assert spelling.call(f"PURGE {url}") == f"PURGE {url}"
 
 
 def test_a_process_that_dies_leaves_it_to_the_next(tmp_path: Path) -> None:
