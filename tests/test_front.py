@@ -15,10 +15,12 @@ import pytest
 from imgproxy import config
 from imgproxy.edge import configuration
 from imgproxy.edge.spreading import found
+from tests.admin.deaths import children
 from tests.edging import nginx
 from tests.plain import png, written
 from tests.readers import until
 from tests.serving import COMMAND, Server, environment, free_port, serving
+from tests.test_edge_together import is_alive
 
 TOKEN = "a-token-of-thirty-two-characters-or-more"
 
@@ -86,6 +88,52 @@ def test_an_edge_leaves_out_nodes_without_an_address_and_spreads_names_over_the_
             assert edge.get(f"/{name}").status == 200
             log = (edge.data / "server.log").read_text()
             assert '"missing":["node.invalid:8080"]' in log
+
+
+def standing(server: Server) -> list[int]:
+    """The nginx that is a server's child, and its workers."""
+    (master,) = children(server.process.pid)
+    return [master, *children(master)]
+
+
+def test_an_edge_that_is_killed_leaves_no_nginx_behind(tmp_path: Path) -> None:
+    nginx()
+    with serving(tmp_path / "node") as node, running(tmp_path / "edge", "edge", IMG_EDGE_NODES=node.address) as edge:
+        until(well(edge), "the edge does not serve")
+        all = standing(edge)
+        edge.process.kill()
+        edge.process.wait(60)
+        until(lambda: not any(map(is_alive, all)), "nginx lives on", 60)
+
+
+def test_an_edge_whose_nginx_is_killed_leaves_with_it_and_frees_the_port(tmp_path: Path) -> None:
+    nginx()
+    with serving(tmp_path / "node") as node:
+        port = f"127.0.0.1:{free_port()}"
+        env = environment(tmp_path / "edge", IMG_EDGE_NODES=node.address, IMG_BIND=port)
+        with subprocess.Popen([COMMAND, "edge"], env=env, stderr=subprocess.DEVNULL) as process:
+            edge = Server(int(port.rpartition(":")[2]), process, env, tmp_path / "edge")
+            until(well(edge), "the edge does not serve")
+            all = standing(edge)
+            os.kill(all[0], signal.SIGKILL)
+            assert process.wait(60) == 1
+            assert not any(map(is_alive, all))
+        with running(tmp_path / "edge", "edge", IMG_EDGE_NODES=node.address, IMG_BIND=port) as edge:
+            until(well(edge), "the port is taken")
+
+
+def test_an_edge_takes_up_new_settings_when_it_is_told_to(tmp_path: Path) -> None:
+    nginx()
+    with serving(tmp_path / "node") as node:
+        conf = written(tmp_path / "settings.toml", f'edge_nodes = ["127.0.0.1:{free_port()}"]\n'.encode())
+        with running(tmp_path / "edge", "edge", IMG_CONFIG=str(conf)) as edge:
+            until(lambda: "the server behind is not there" in health(edge).stdout, "the edge does not stand there")
+            conf.write_text("edge_nodes = []\n")
+            edge.process.send_signal(signal.SIGHUP)
+            until(lambda: "the old ones stay" in (edge.data / "server.log").read_text(), "nobody complains")
+            conf.write_text(f'edge_nodes = ["{node.address}"]\n')
+            edge.process.send_signal(signal.SIGHUP)
+            until(well(edge), "the old settings stay")
 
 
 def test_no_node_is_thought_away_by_who_writes() -> None:

@@ -4,10 +4,16 @@ nginx looks names up once, when it reads its configuration, and refuses one with
 here, again and again, and nginx reads its configuration anew when a node has other addresses than before. A node that has never had one
 is left out until it has; one that has lost its own is just away, and nginx finds it where it was when it comes back. What nginx works at
 meanwhile goes on.
+
+    SIGTERM, SIGINT   nginx finishes what is in flight; a second one ends it at once
+    SIGHUP            the settings are read again, the names are looked up, and nginx gets a new configuration
+    nginx dies        so do we, with 1, and what is left of it
+    we are killed     the system tells nginx to stop
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import socket
@@ -20,7 +26,16 @@ from typing import BinaryIO, TypeAlias
 from imgproxy import observe
 from imgproxy.config import Settings, with_nodes
 from imgproxy.edge.nginx import folder
-from imgproxy.edge.together import Lines, command, nginx, only_one, write_configuration
+from imgproxy.edge.together import (
+    Lines,
+    command,
+    end_workers,
+    nginx,
+    only_one,
+    read_again,
+    started_apart,
+    write_configuration,
+)
 from imgproxy.errors import BadSettings
 
 LOOK = 1.0
@@ -64,10 +79,11 @@ class Spread:
         self._events: queue.SimpleQueue[Found | signal.Signals | int] = queue.SimpleQueue()
         self._nginx: subprocess.Popen[bytes] | None = None
         self._stopping = False
+        self._again = threading.Event()
 
     def run(self) -> int:
         """Start, watch, stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._events.put(signal.Signals(number)))
         threading.Thread(target=self._look, daemon=True).start()
         until = float("inf")
@@ -78,6 +94,8 @@ class Spread:
                 event = signal.SIGTERM
             if isinstance(event, tuple):
                 self._take(event)
+            elif event is signal.SIGHUP:
+                self._read_again()
             elif isinstance(event, signal.Signals):
                 if self._nginx is None:
                     return 0
@@ -89,11 +107,24 @@ class Spread:
     def _look(self) -> None:
         known: Found | None = None
         while True:
+            told = self._again.wait(0 if known is None else LOOK)
+            self._again.clear()
             now = found(self._settings.edge_nodes)
-            if known is None or set(now) - set(known):
+            if told or known is None or set(now) - set(known):
                 known = now
                 self._events.put(now)
-            time.sleep(LOOK)
+
+    def _read_again(self) -> None:
+        """Take up new settings, and have the names looked up; settings that are wrong change nothing."""
+        try:
+            settings = read_again(self._settings, os.environ)
+            if not settings.edge_nodes:
+                raise BadSettings(["edge_nodes: say which nodes to spread names over"])
+        except BadSettings as error:
+            observe.event("the new settings are wrong, and the old ones stay", {"why": str(error)}, level="error")
+            return
+        self._settings = settings
+        self._again.set()
 
     def _take(self, now: Found) -> None:
         """Have nginx spread names over these nodes; nothing changes when there are none, or when it does not take them."""
@@ -111,13 +142,21 @@ class Spread:
         if self._nginx is not None:
             self._nginx.send_signal(signal.SIGHUP)
             return
-        self._nginx = subprocess.Popen(command(settings, self._program), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        assert self._nginx.stderr is not None
-        threading.Thread(target=self._listen, args=(self._nginx, self._nginx.stderr), daemon=True).start()
+        self._nginx = started_apart(command(settings, self._program), stderr=subprocess.PIPE)
+        listener = threading.Thread(target=_listen, args=(self._nginx.stderr,), daemon=True)
+        listener.start()
+        threading.Thread(target=self._wait_for, args=(self._nginx, listener), daemon=True).start()
 
-    def _listen(self, child: subprocess.Popen[bytes], said: BinaryIO) -> None:
-        """Pass on what nginx says until it is gone."""
-        lines = Lines()
-        while data := said.read1(65_536):  # type: ignore[attr-defined]
-            lines.add(data)
-        self._events.put(child.wait())
+    def _wait_for(self, child: subprocess.Popen[bytes], listener: threading.Thread) -> None:
+        """Tell when nginx is gone, with all that is left of it."""
+        code = child.wait()
+        end_workers(child)
+        listener.join(1.0)
+        self._events.put(code)
+
+
+def _listen(said: BinaryIO) -> None:
+    """Pass on what nginx says, as long as anybody is there who could."""
+    lines = Lines()
+    while data := said.read1(65_536):  # type: ignore[attr-defined]
+        lines.add(data)

@@ -2,7 +2,8 @@
 
     SIGTERM, SIGINT   nginx takes nothing new and finishes what is in flight, then gunicorn does; a second one ends both at once
     SIGHUP            the settings are read again: nginx gets a new configuration, gunicorn new workers; what is in flight goes on
-    one of them dies  the other is stopped, and so are we, with 1: whoever started us starts both again
+    one of them dies  the other is stopped, and so are we, with 1: whoever started us starts both again; the workers of an nginx that was
+                      killed are ended with it, for they would keep the port
     we are killed     the system tells both to stop
 
 gunicorn is there first, so that nobody is ever refused for having come early. What nginx complains of comes through a pipe of ours and
@@ -130,13 +131,13 @@ class Both:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
-        self._gunicorn = _started(self._gunicorn_command, signal.SIGTERM, env=keeper.unkept(self._environ))
+        self._gunicorn = started(self._gunicorn_command, signal.SIGTERM, env=keeper.unkept(self._environ))
         with selectors.DefaultSelector() as ready:
             ready.register(woken, selectors.EVENT_READ, lambda: self._heed(os.read(woken, 1024)))
             ready.register(said, selectors.EVENT_READ, lambda: self._said.add(os.read(said, 65536)))
             while self._gunicorn is not None or self._nginx is not None:
                 if self._nginx is None and not self._stopping and is_well(f"unix:{self._settings.edge_socket}"):
-                    self._nginx = _started(command(self._settings, self._program), signal.SIGQUIT, stdout=_log(say), stderr=say)
+                    self._nginx = started_apart(command(self._settings, self._program), stdout=_log(say), stderr=say)
                 for key, _ in ready.select(self._patience()):
                     key.data()
                 if time.monotonic() > self._deadline:
@@ -176,6 +177,8 @@ class Both:
                 if child is not None and child.pid == pid:
                     child.returncode = os.waitstatus_to_exitcode(status)
                     setattr(self, name, None)
+                    if name == "_nginx":
+                        end_workers(child)
                     self._mourn(name[1:], child.returncode)
 
     def _mourn(self, name: str, code: int) -> None:
@@ -207,9 +210,7 @@ class Both:
         if self._nginx is None or self._gunicorn is None or self._stopping:
             return
         try:
-            settings = wiring.settings_of(self._environ)
-            if settings.edge_socket != self._settings.edge_socket or settings.data != self._settings.data:
-                raise BadSettings(["data, edge_socket: cannot change while we serve"])
+            settings = read_again(self._settings, self._environ)
             write_configuration(settings, self._program)
         except BadSettings as error:
             observe.event("the new settings are wrong, and the old ones stay", {"why": str(error)}, level="error")
@@ -217,6 +218,14 @@ class Both:
         self._settings = settings
         _signal(self._gunicorn, signal.SIGHUP)
         _signal(self._nginx, signal.SIGHUP)
+
+
+def read_again(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """The settings as they are by now; raise `BadSettings` if they are wrong, or cannot follow those."""
+    new = wiring.settings_of(environ)
+    if new.edge_socket != settings.edge_socket or new.data != settings.data:
+        raise BadSettings(["data, edge_socket: cannot change while we serve"])
+    return new
 
 
 class Lines:
@@ -263,7 +272,19 @@ def _log(pipe: int) -> int:
         return pipe
 
 
-def _started(command: list[str], last_word: int, *, env: Mapping[str, str] | None = None, **streams: int) -> subprocess.Popen[bytes]:
+def started_apart(command: list[str], **streams: int) -> subprocess.Popen[bytes]:
+    """An nginx whose workers are found by its number whatever becomes of itself; it ends properly should we be gone."""
+    return started(command, signal.SIGQUIT, env=None, process_group=0, **streams)
+
+
+def end_workers(nginx: subprocess.Popen[bytes]) -> None:
+    """End those whom an nginx that was killed has left behind: they would keep the port, and answer on."""
+    if nginx.returncode < 0:
+        with suppress(ProcessLookupError):
+            os.killpg(nginx.pid, signal.SIGKILL)
+
+
+def started(command: list[str], last_word: int, *, env: Mapping[str, str] | None = None, **streams: int) -> subprocess.Popen[bytes]:
     """A child that gets that signal should we be gone."""
     libc = ctypes.CDLL(None)
 
