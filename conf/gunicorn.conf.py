@@ -71,14 +71,26 @@ def on_starting(server):  # type: ignore[no-untyped-def]
 
 
 def when_ready(server):  # type: ignore[no-untyped-def]
-    """gunicorn buries every child, and knows only its workers; a keeper that was killed is replaced here."""
-    heard = signal.getsignal(signal.SIGCHLD)
+    """gunicorn buries every child, and knows only its workers; a keeper that was killed is replaced here, and hears early of the end."""
 
-    def died(number, frame):  # type: ignore[no-untyped-def]
-        keeper.mind(os.environ)
-        heard(number, frame)
+    def before(number, do):  # type: ignore[no-untyped-def]
+        heard = signal.getsignal(number)
 
-    signal.signal(signal.SIGCHLD, died)
+        def hear(number, frame):  # type: ignore[no-untyped-def]
+            if os.getpid() == server.pid:
+                do(os.environ)
+            heard(number, frame)
+
+        signal.signal(number, hear)
+
+    before(signal.SIGCHLD, keeper.mind)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        before(number, keeper.stop)
+
+
+def on_reload(server):  # type: ignore[no-untyped-def]
+    """The jobs beside this server are done with the new settings, too."""
+    keeper.renew(os.environ)
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]

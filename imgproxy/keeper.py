@@ -4,6 +4,9 @@ Run as `python -m imgproxy.keeper ADDRESS COMMAND...` by a process that is about
 of the house. The kernel tells it when the server is gone, and tells the worker when the keeper is; should the keeper be killed, whoever
 is its parent by then has another one take its place.
 
+    SIGTERM, SIGINT   the worker is ended, and the keeper with it
+    SIGHUP            the worker is ended, and another one begins, with the settings of that moment
+
 The worker begins when the server is ready: what nobody waits for does not take the processors from what everybody waits for.
 """
 
@@ -23,7 +26,7 @@ from types import FrameType
 from imgproxy.knocking import is_well
 
 KEEPER = "_IMGPROXY_KEEPER"
-"""The variable by which the server knows its keeper: the process, and the words that start it."""
+"""The variable by which the server knows its keeper: the process, the words that start it, and when it was told to stop."""
 
 _DIE_WITH_PARENT = 1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
@@ -40,7 +43,7 @@ def mind(environ: MutableMapping[str, str]) -> None:
     """A child has died, whichever: if it was the keeper, and it was killed, start another."""
     if not environ.get(KEEPER):
         return
-    pid, _ = json.loads(environ[KEEPER])
+    pid = json.loads(environ[KEEPER])[0]
     try:
         buried(environ, *os.waitpid(pid, os.WNOHANG))
     except ChildProcessError:  # somebody else has buried it, and does not know who it was
@@ -51,23 +54,38 @@ def buried(environ: MutableMapping[str, str], dead: int, status: int) -> bool:
     """This child has died like this: if it was the keeper, and it was killed, start another; whether that was so."""
     if not environ.get(KEEPER) or not os.WIFSIGNALED(status):
         return False
-    pid, words = json.loads(environ[KEEPER])
-    if dead != pid:
+    pid, words, told = json.loads(environ[KEEPER])
+    if dead != pid or told:
         return False
     environ[KEEPER] = _started(words, environ)
     return True
 
 
+def renew(environ: Mapping[str, str]) -> None:
+    """Have the worker that is kept beside this process replaced by one with new settings."""
+    if environ.get(KEEPER):
+        _signal(json.loads(environ[KEEPER])[0], signal.SIGHUP)
+
+
+def stop(environ: MutableMapping[str, str]) -> None:
+    """Tell the worker that is kept beside this process to end; `end` waits for it."""
+    if not environ.get(KEEPER):
+        return
+    pid, words, told = json.loads(environ[KEEPER])
+    if not told:
+        environ[KEEPER] = json.dumps([pid, words, time.monotonic()])
+        _signal(pid, signal.SIGTERM)
+
+
 def end(environ: MutableMapping[str, str], grace: float) -> None:
-    """End the worker that is kept beside this process, and wait for it."""
+    """End the worker that is kept beside this process, and wait until so many seconds after it was first told."""
+    stop(environ)
     said = environ.pop(KEEPER, "")
     if not said:
         return
-    pid, until = json.loads(said)[0], time.monotonic() + grace
+    pid, _, told = json.loads(said)
+    until = told + grace
     with suppress(ProcessLookupError, ChildProcessError):
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
-            return
-        os.kill(pid, signal.SIGTERM)
         while os.waitpid(pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > until:
                 os.kill(pid, signal.SIGKILL)
@@ -80,8 +98,15 @@ def unkept(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name != KEEPER}
 
 
+def _signal(pid: int, number: int) -> None:
+    """Send a child that signal; one that is gone is none of ours, and its number may be somebody else's."""
+    with suppress(ProcessLookupError, ChildProcessError):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            os.kill(pid, number)
+
+
 def _started(words: list[str], environ: Mapping[str, str]) -> str:
-    return json.dumps([subprocess.Popen(words, env=unkept(environ), stdin=subprocess.DEVNULL).pid, words])
+    return json.dumps([subprocess.Popen(words, env=unkept(environ), stdin=subprocess.DEVNULL).pid, words, 0.0])
 
 
 class _Keeper:
@@ -89,23 +114,25 @@ class _Keeper:
         self._command = list(command)
         self._child: subprocess.Popen[bytes] | None = None
         self._over = False
+        self._renewed = False
 
     def run(self, address: str, parent: int) -> None:
         """Keep the command running, from when the parent is ready until we are told to stop, or the parent is gone."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._renew)
         _die_with_parent()
         self._wait_for(address)
         pause = _FIRST_PAUSE
         while not self._over and os.getppid() == parent:
-            began = time.monotonic()
+            began, self._renewed = time.monotonic(), False
             self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
-            if self._over:
+            if self._over or self._renewed:
                 self._child.terminate()
             self._child.wait()
             pause = _FIRST_PAUSE if time.monotonic() - began > _LONG_LIFE else min(pause * 2, _LONGEST_PAUSE)
             until = time.monotonic() + pause
-            while not self._over and time.monotonic() < until:
+            while not (self._over or self._renewed) and time.monotonic() < until:
                 time.sleep(0.05)
 
     def _wait_for(self, address: str) -> None:
@@ -116,6 +143,13 @@ class _Keeper:
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._over = True
+        self._end_child()
+
+    def _renew(self, _number: int, _frame: FrameType | None) -> None:
+        self._renewed = True
+        self._end_child()
+
+    def _end_child(self) -> None:
         if self._child is not None:
             with suppress(ProcessLookupError):
                 self._child.terminate()

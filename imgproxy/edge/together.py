@@ -1,7 +1,9 @@
 """nginx and gunicorn as one command: started, watched, reloaded and stopped together.
 
-    SIGTERM, SIGINT   nginx takes nothing new and finishes what is in flight, then gunicorn does; a second one ends both at once
-    SIGHUP            the settings are read again: nginx gets a new configuration, gunicorn new workers; what is in flight goes on
+    SIGTERM, SIGINT   nginx takes nothing new and finishes what is in flight, then gunicorn does; a second one ends both at once;
+                      the worker beside them ends meanwhile
+    SIGHUP            the settings are read again: nginx gets a new configuration, gunicorn new workers, and another worker begins
+                      beside them; what is in flight goes on
     one of them dies  the other is stopped, and so are we, with 1: whoever started us starts both again; the workers of an nginx that was
                       killed are ended with it, for they would keep the port
     we are killed     the system tells both to stop
@@ -193,6 +195,7 @@ class Both:
     def _stop(self) -> None:
         """Let nginx finish, and gunicorn after it."""
         self._stopping = True
+        keeper.stop(self._environ)
         self._deadline = time.monotonic() + self._settings.grace + 2
         if self._nginx is not None:
             _signal(self._nginx, signal.SIGQUIT)
@@ -218,6 +221,7 @@ class Both:
         self._settings = settings
         _signal(self._gunicorn, signal.SIGHUP)
         _signal(self._nginx, signal.SIGHUP)
+        keeper.renew(self._environ)
 
 
 def read_again(settings: Settings, environ: Mapping[str, str]) -> Settings:
