@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from email.utils import formatdate
 
 from imgproxy.config import Settings
 from imgproxy.grammar import SYNTAX
+from imgproxy.picture import EDITION_TIME
 from imgproxy.web.lookups import RESERVED
 
 _SPELLED = SYNTAX.removeprefix("^").removesuffix(r"$(?!\n)")
@@ -26,6 +28,7 @@ _WORDS = {
     "domain": f"(?!(?:{'|'.join(sorted(RESERVED))}|[.]{{1,2}})/)[A-Za-z0-9._-]{{1,100}}",
     "dkey": "[^?# ]+",
 }
+_KNOWN = f"(?:(?:{formatdate(EDITION_TIME, usegmt=True)})?[|].*|[^|]*[|])"
 _LONGEST = 3000
 """nginx takes no word of more than 4096 characters."""
 
@@ -34,12 +37,13 @@ PLAIN_TARGET = f"^[A-Z]+ {_SAFE}[!-~]+{_VERSION}$"
 
 
 def pictures(settings: Settings) -> list[str]:
-    """What nginx answers itself, of `range|request line|conditions` put together: plain names that everybody may have.
+    """What nginx answers itself, of `range|request line|preconditions|date|tags` put together: plain names that everybody may have.
 
     A range is a beginning or an end, which every picture has, and for GET alone: what nginx says of one outside the file is not what
-    we say. Other ranges, and preconditions, are gunicorn's matter.
+    we say. Other ranges, and preconditions, are gunicorn's matter; and so is who knows both tags and a date, unless the date is that of
+    all pictures: nginx would want both to be right, and only the tags count.
     """
-    return [f"^(?:(?:{_PART})?[|]GET|[|]HEAD) /(?<name>{name}){_VERSION}[|]$" for name in _open_names(settings)]
+    return [f"^(?:(?:{_PART})?[|]GET|[|]HEAD) /(?<name>{name}){_VERSION}[|][|]{_KNOWN}$" for name in _open_names(settings)]
 
 
 def _open_names(settings: Settings) -> Iterator[str]:

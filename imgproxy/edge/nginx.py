@@ -46,6 +46,7 @@ _REFUSALS = {
     503: ("Cannot answer", "the server behind is not there just now", 1),
 }
 """What nginx says by itself: title, detail, cache life."""
+_IN_EVERY_REFUSAL = "X-Content-Type-Options"
 _KINDS = {403: errors.Forbidden, 404: errors.BadName, 408: errors.TooSlow, 413: errors.TooLarge}
 """The errors of ours that it speaks for."""
 _ALSO = {400: "400 494", 500: "500 501", 503: "502 503 504 ="}
@@ -181,7 +182,8 @@ def _maps(settings: Settings, tier: Path | None) -> Iterator[str]:
         return
     files = dict.fromkeys(pictures(settings), f'"{tier}/$aa/$bb/$name"')
     if files:
-        yield from _map('"$http_range|$request|$http_if_match$http_if_unmodified_since"', "$picture", _NOWHERE, files)
+        asked = "$http_range|$request|$http_if_match$http_if_unmodified_since|$http_if_modified_since|$http_if_none_match"
+        yield from _map(f'"{asked}"', "$picture", _NOWHERE, files)
     yield from _map("$upstream_http_server_timing", "$told_tier", "$upstream_http_server_timing", {"": "'tier;desc=\"disk\"'"})
     yield from _map("$uri", "$tagged", '""', {"^/~tier/../../(?<tag>[0-9a-f]{64})-": "$tag"})
 
@@ -206,7 +208,8 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
     yield from _proxying(settings)
     for status in _REFUSALS:
         form, refusal = _refusal(status)
-        yield from _place(f"= /~problem/{status}", ["internal;", *form, *(_silence() if status == 503 else ()), *refusal])
+        told = _silence() if status == 503 else _told_of_a_picture(settings) if status == 412 and tier and pictures(settings) else ()
+        yield from _place(f"= /~problem/{status}", ["internal;", *form, *told, *refusal])
     for path in _GUARDED:
         for where in (f"= {path}", f"^~ {path}/"):
             yield from _place(where, _guarded(settings))
@@ -231,6 +234,12 @@ def _server(settings: Settings, tier: Path | None) -> Iterator[str]:
 def _silence() -> Iterator[str]:
     """Who spreads names hears nothing at all from a node with nobody behind, and asks another one."""
     yield from (f'if ($http_x_edge = "{_SPREADING}") {{', "    return 444;", "}")
+
+
+def _told_of_a_picture(settings: Settings) -> Iterator[str]:
+    """What is said of a picture even when it is refused."""
+    yield from (f"add_header {name} '{value}' always;" for name, value in read.headers(settings.cors) if name != _IN_EVERY_REFUSAL)
+    yield from (f"add_header {tag} $hash always;" for tag in settings.tags)
 
 
 def _told_by_us(also: str = "") -> Iterator[str]:
@@ -323,7 +332,7 @@ def _refusal(status: int) -> tuple[list[str], list[str]]:
     )
     headers = {
         "Cache-Control": f"'{cache_control(status, life)}'",
-        "X-Content-Type-Options": "nosniff",
+        _IN_EVERY_REFUSAL: "nosniff",
         "X-Request-Id": "$told_id",
         **({"Retry-After": "1"} if status == 503 else {}),
     }
