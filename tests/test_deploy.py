@@ -150,6 +150,11 @@ def test_the_services_run_commands_with_settings_that_exist(name: str) -> None:
     assert int(re.sub("s$", "", service["stop_grace_period"])) > config.Settings().grace
 
 
+def test_nothing_in_memory_grows_without_bounds() -> None:
+    (data,) = COMPOSE["services"]["edge"]["tmpfs"]
+    assert "size=1g" in data.split(":")[1].split(",")
+
+
 def test_no_secret_is_written_down() -> None:
     for service in COMPOSE["services"].values():
         for key, value in service.get("environment", {}).items():

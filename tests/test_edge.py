@@ -485,6 +485,7 @@ def test_the_file_in_conf_is_what_is_written_for_the_defaults() -> None:
         {"IMG_POLICY": "signed", "IMG_KEYS": KEY},
         {"IMG_POLICY": "listed", "IMG_LISTED": ",".join(f"-{side}x{side}-fill_smart.webp" for side in range(1, 800))},
         {"IMG_CACHE": "memory://"},
+        {"IMG_LIMITS_FILE_BYTES": "1K"},
         {"IMG_CORS": "", "IMG_TAGS": ""},
         {"IMG_EDGE_NODES": "127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083"},
         {"IMG_BIND": "127.0.0.1:8080,unix:/tmp/x.sock,:8081,[::1]:8082", "IMG_LOG_LEVEL": "error"},
@@ -500,6 +501,12 @@ def test_nginx_takes_what_is_written(tmp_path: Path, settings: dict[str, str]) -
         [program, "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True, timeout=60
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_no_slow_reader_takes_more_of_the_disk_than_an_original_is_large() -> None:
+    assert f"proxy_max_temp_file_size {64 * 2**20};" in settings_of()
+    assert f"proxy_max_temp_file_size {5 * 2**20};" in settings_of(IMG_LIMITS_FILE_BYTES="5M")
+    assert f"proxy_max_temp_file_size {2**20};" in settings_of(IMG_LIMITS_FILE_BYTES="1K")
 
 
 def test_every_public_door_is_known_at_the_edge() -> None:

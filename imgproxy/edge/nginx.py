@@ -30,6 +30,7 @@ _GUARDED = ("/admin", "/v1", "/metrics")
 _NOWHERE = "/dev/null/none"
 _FILES_AT_ONCE = 16
 _TRIES = 3
+_LEAST_SPOOL = 2**20
 _SPREADING = "spreading"
 """What the nginx before several nodes says that it is."""
 
@@ -260,6 +261,7 @@ def _proxying(settings: Settings) -> Iterator[str]:
     yield "proxy_connect_timeout 2s;"
     yield f"proxy_read_timeout {round(settings.patience) + 10}s;"
     yield "proxy_buffers 8 32k;"
+    yield f"proxy_max_temp_file_size {max(settings.limits.file_bytes, _LEAST_SPOOL)};  # as much as an original that a slow reader takes"
     if settings.edge_nodes:
         yield "proxy_next_upstream error timeout;  # a node that was switched off answers nothing at all"
         yield "proxy_next_upstream_timeout 8s;"
