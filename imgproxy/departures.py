@@ -10,11 +10,11 @@ nothing, and made again.
 
 from __future__ import annotations
 
-import mmap
-import os
 import secrets
 import zlib
 from pathlib import Path
+
+from imgproxy.mapped import mapped
 
 _MARKS = 4_096
 _BYTES = 8
@@ -26,13 +26,7 @@ class Departures:
     """The marks in a file; without room for it, those of this process alone."""
 
     def __init__(self, path: Path) -> None:
-        size = _MARKS * _BYTES
-        try:
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled later would end the process
-                self._marks = mmap.mmap(file.fileno(), size)
-        except OSError:
-            self._marks = mmap.mmap(-1, size)
+        self._marks = mapped(path, _MARKS * _BYTES)
 
     def seen(self, key: str) -> bytes:
         """The mark of a key; it is another one when something of that name has left."""

@@ -20,6 +20,7 @@ FLOORS = {
     "picture": 1,
     "geometry": 2,
     "limits": 2,
+    "mapped": 2,
     "security": 2,
     "spelling": 2,
     "calls": 3,

@@ -5,13 +5,13 @@ The moment is one of the clock that runs from boot and cannot be set; one of an 
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
 import time
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
+
+from imgproxy.mapped import mapped
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _WHEN = struct.Struct("d")
@@ -22,12 +22,7 @@ class Level:
     """The moment in a file, after the id of the boot that it belongs to; without room for it, that of this process alone."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, _BYTES)  # a hole that cannot be filled later would end the process
-                self._kept = mmap.mmap(file.fileno(), _BYTES)
-        except OSError:
-            self._kept = mmap.mmap(-1, _BYTES)
+        self._kept = mapped(path, _BYTES)
         if self._kept[_WHEN.size :] != _boot():
             self.note(time.monotonic())  # nobody knows: it counts from here
 
