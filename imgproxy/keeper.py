@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -106,7 +106,21 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _started(words: list[str], environ: Mapping[str, str]) -> str:
-    return json.dumps([subprocess.Popen(words, env=unkept(environ), stdin=subprocess.DEVNULL).pid, words, 0.0])
+    child = subprocess.Popen(words, env=unkept(environ), stdin=subprocess.DEVNULL, preexec_fn=tied(signal.SIGTERM))
+    return json.dumps([child.pid, words, 0.0])
+
+
+def tied(last_word: int) -> Callable[[], None]:
+    """What a child does before it is what it is to be: it will get that signal should we be gone, and is nothing if we are by now."""
+    libc, us = ctypes.CDLL(None), os.getpid()
+
+    def tie() -> None:
+        with suppress(AttributeError):
+            libc.prctl(_DIE_WITH_PARENT, last_word)
+        if os.getppid() != us:
+            os._exit(1)
+
+    return tie
 
 
 class _Keeper:
@@ -121,12 +135,11 @@ class _Keeper:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._renew)
-        _die_with_parent()
         self._wait_for(address)
         pause = _FIRST_PAUSE
         while not self._over and os.getppid() == parent:
             began, self._renewed = time.monotonic(), False
-            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=tied(signal.SIGTERM))
             if self._over or self._renewed:
                 self._child.terminate()
             self._child.wait()
@@ -153,10 +166,6 @@ class _Keeper:
         if self._child is not None:
             with suppress(ProcessLookupError):
                 self._child.terminate()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,23 @@ def test_a_keeper_that_was_told_to_stop_is_not_replaced_and_one_that_is_gone_is_
     keeper.stop(gone)
 
 
+_LATE = """
+import os, signal, time
+from imgproxy.keeper import tied
+tie, us = tied(signal.SIGTERM), os.getpid()
+if os.fork() == 0:
+    while os.getppid() == us:
+        time.sleep(0.01)
+    tie()
+    print("it lives on")
+"""
+
+
+def test_what_is_begun_while_its_parent_dies_is_not_begun() -> None:
+    done = subprocess.run([sys.executable, "-c", _LATE], capture_output=True, check=True, timeout=60)  # until both are gone
+    assert done.stdout == b""
+
+
 def another(server: Server, than: Path | None = None) -> Path:
     """The worker that is kept beside a server, when it is the only one and another than that; its directory in /proc."""
     found: list[Path] = []

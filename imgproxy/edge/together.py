@@ -15,7 +15,6 @@ pipe as well.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import re
@@ -39,7 +38,6 @@ from imgproxy.knocking import is_well
 
 _PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_DIES_WITH_US = 1
 _WHOLE = 4096
 """So many bytes a pipe takes in one piece, whoever else writes into it."""
 
@@ -290,13 +288,8 @@ def end_workers(nginx: subprocess.Popen[bytes]) -> None:
 
 def started(command: list[str], last_word: int, *, env: Mapping[str, str] | None = None, **streams: int) -> subprocess.Popen[bytes]:
     """A child that gets that signal should we be gone."""
-    libc = ctypes.CDLL(None)
-
-    def tie() -> None:
-        with suppress(AttributeError):
-            libc.prctl(_DIES_WITH_US, last_word)
-
-    return subprocess.Popen(command, env=dict(env) if env else None, stdin=subprocess.DEVNULL, preexec_fn=tie, **streams)  # type: ignore[call-overload, no-any-return]
+    said = dict(env) if env else None
+    return subprocess.Popen(command, env=said, stdin=subprocess.DEVNULL, preexec_fn=keeper.tied(last_word), **streams)  # type: ignore[call-overload, no-any-return]
 
 
 def _signal(child: subprocess.Popen[bytes], number: int) -> None:
