@@ -141,19 +141,18 @@ class _Autocommit:
             self._commit(session)
 
     def _commit(self, session: Session) -> None:
-        """Commit it; what keeps it from that is set aside, so that what one says holds up nobody else."""
+        """Commit it; what keeps it from that is set aside, so that what one says holds up nobody else, and the rest is committed soon."""
         try:
             made = self._words.commits.commit(session.id, message="")
         except (Conflict, Unstored) as error:
             aside = self._words.sessions.set_aside(session, error.records)
             said: dict[str, object] = {"why": error.why, "records": error.records[:20], "session": aside.id, "name": aside.name}
             self._told("records that cannot be committed were set aside", said)
-            self._commit(session)
+            return
         except NoSession:
             return
-        else:
-            if made is not None:
-                self._told("committed", {"commit": made.n, "changes": made.changes})
+        if made is not None:
+            self._told("committed", {"commit": made.n, "changes": made.changes})
 
 
 class _Expiry:
